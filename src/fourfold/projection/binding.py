@@ -260,8 +260,11 @@ class Binder:
                 reads |= reads_of(self.member.mapper, value, name)
         if len(given) != 1:
             raise Wrong(f"has {'both' if given else 'neither'} of text= and vector=; give one")
+        if point.dimension < 0 or (point.vector is None) != (not point.dimension):
+            raise Wrong(f"has dimension={point.dimension}; give the vectors' length with vector=, and none with text=")
         sources = {name: str(value) for name, value in given}
-        return PointRule(point.collection, sources.get("text"), sources.get("vector"), names, self._where, reads)
+        text, vector = sources.get("text"), sources.get("vector")
+        return PointRule(point.collection, text, vector, point.dimension, names, self._where, reads)
 
     def _function(self, projection: Projection) -> FunctionRule:
         name = getattr(projection.function, "__qualname__", "")
@@ -303,7 +306,7 @@ class Binder:
                 yield collection
             else:
                 seen = f"collections has {collection!r:.80}"
-                self._note(projection, f"{seen}; expected CollectionPlan(name, uses_text=…)")
+                self._note(projection, f"{seen}; expected CollectionPlan(name, dimension)")
 
     # ------------------------------------------------------------------------------------------------ attributes
 

@@ -1,7 +1,7 @@
 """What the triggers of one table have to record: the border between declarations (`projection`) and triggers (`rows`).
 
-Derived from the declarations by `projection.plan`, turned into DDL by `rows.capture`. Its hash goes into the database with
-the triggers, so that start-up sees when declarations and triggers no longer belong together.
+Derived from the declarations by `projection.plan`, turned into DDL by `rows.capture`. Its hash goes into the database
+with the triggers, so that start-up sees when declarations and triggers no longer belong together.
 """
 
 from __future__ import annotations

@@ -153,6 +153,7 @@ class Point:
         collection: Its name; a collection takes texts or vectors, not both.
         text: Attribute or property with the text; None or blank: no point.
         vector: Attribute or property with the vector; None: no point.
+        dimension: Length of the vectors, with `vector`; with `text` the embedder knows it.
         payload: Attributes to store with it, for filters, as `properties` in `Node`.
         depends_on: Relationships that text, vector or payload read.
 
@@ -164,6 +165,7 @@ class Point:
     _: KW_ONLY
     text: Attribute | None = None
     vector: Attribute | None = None
+    dimension: int = 0
     payload: Named = ()
     depends_on: Attributes = ()
 
@@ -175,14 +177,25 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class CollectionPlan:
-    """What the declarations say of a vector collection: its name, whether it embeds texts, and its payload's fields."""
+    """What the declarations say of a vector collection.
+
+    Args:
+        name: Its name.
+        dimension: Length of the vectors that its rows hold; 0 for a collection of texts, where the embedder knows it.
+        payload: Names of the payload's fields.
+    """
 
     name: str
-    uses_text: bool = True
+    dimension: int = 0
     payload: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         _set(self, payload=words(self.payload))
+
+    @property
+    def uses_text(self) -> bool:
+        """Whether texts are embedded for it."""
+        return not self.dimension
 
 
 @dataclass(frozen=True, slots=True)

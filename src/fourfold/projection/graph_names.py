@@ -22,7 +22,7 @@ class GraphNames:
         self._labels: dict[str, tuple[tuple[str, ...], type]] = {}
         self._edges: dict[str, set[tuple[str, str]]] = {}
         self._ends: list[tuple[type, str, str]] = []  # (class, edge type, label) of functions
-        self._uses_text: dict[str, tuple[bool, type]] = {}
+        self._dimensions: dict[str, tuple[int, type]] = {}
         self._payload: dict[str, set[str]] = {}
 
     def own(self, model: type, family: Family, node: Node) -> bool:
@@ -46,7 +46,7 @@ class GraphNames:
                     self._edges.setdefault(rule.type, set()).add((rule.source.label, rule.label))
                 case PointRule():
                     fields = [name for name, _ in rule.payload]
-                    self._collection(model, rule.collection, fields, uses_text=rule.text is not None)
+                    self._collection(model, rule.collection, fields, rule.dimension)
                 case FunctionRule():
                     self._function(model, family, rule)
                 case _:
@@ -79,8 +79,8 @@ class GraphNames:
     def collections(self) -> dict[str, CollectionPlan]:
         """Return the collections, by name."""
         return {
-            name: CollectionPlan(name, uses_text=uses_text, payload=tuple(sorted(self._payload[name])))
-            for name, (uses_text, _) in sorted(self._uses_text.items())
+            name: CollectionPlan(name, dimension, tuple(sorted(self._payload[name])))
+            for name, (dimension, _) in sorted(self._dimensions.items())
         }
 
     def _function(self, model: type, family: Family, rule: FunctionRule) -> None:
@@ -90,7 +90,7 @@ class GraphNames:
             self._edges.setdefault(edge_type, set()).update(ends)
             self._ends += [(model, edge_type, label) for pair in ends for label in pair]
         for collection in rule.plans:
-            self._collection(model, collection.name, collection.payload, uses_text=collection.uses_text)
+            self._collection(model, collection.name, collection.payload, collection.dimension)
 
     def _own(self, model: type, family: Family, label: str, identity: tuple[str, ...], node: Node | None) -> bool:
         first = self._owners.setdefault(label, (family, model))
@@ -108,11 +108,14 @@ class GraphNames:
             self._problems.add(model, None, text)
         return known == identity
 
-    def _collection(self, model: type, name: str, payload: Iterable[str], *, uses_text: bool) -> None:
+    def _collection(self, model: type, name: str, payload: Iterable[str], dimension: int) -> None:
         self._payload.setdefault(name, set()).update(payload)
-        known, first = self._uses_text.setdefault(name, (uses_text, model))
-        if known != uses_text:
-            kinds = {True: "texts", False: "vectors"}
-            seen = f"{kinds[uses_text]} here, {kinds[known]} in {first.__name__}"
+        known, first = self._dimensions.setdefault(name, (dimension, model))
+        if known != dimension:
+            seen = f"{_contents(dimension)} here, {_contents(known)} in {first.__name__}"
             text = f"collection {name!r} takes {seen}; use two collections"
             self._problems.add(model, None, text)
+
+
+def _contents(dimension: int) -> str:
+    return f"vectors of {dimension}" if dimension else "texts"

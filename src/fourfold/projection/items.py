@@ -1,8 +1,8 @@
 """What a row becomes in a target: nodes, edges, points, gathered in fragments with an owner and a digest.
 
-Pure values, no I/O. A fragment is all that one row (its *owner*) has in one target; writing it replaces what the owner had
-there before, an empty fragment removes it. The digest is a function of the content alone: the same on every machine, in
-every process, in either store, so that verify can compare digests instead of contents.
+Pure values, no I/O. A fragment is all that one row (its *owner*) has in one target; writing it replaces what the owner
+had there before, an empty fragment removes it. The digest is a function of the content alone: the same on every
+machine, in every process, in either store, so that verify can compare digests instead of contents.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def _check_scalar(value: object, where: str) -> Scalar:
             problem = "has a NUL character"
     else:
         problem = f"is of type {type(value).__name__}"
-    message = f"{where}: {value!r:.80} {problem}; expected str, bool, 64-bit int, finite float, or a list of one of these"
+    expected = "expected str, bool, 64-bit int, finite float, or a list of one of these"
+    message = f"{where}: {value!r:.80} {problem}; {expected}"
     raise ValidationError(message, code="projection.value", hint="Convert it in the projection", where=where)
 
 
@@ -174,7 +175,8 @@ class EdgeItem:
 
 @dataclass(frozen=True, slots=True)
 class PointItem:
-    """A point in a vector collection: a given vector (dimension of the collection) or a text to embed, and a payload."""
+    """A point in a vector collection: a given vector (dimension of the collection) or a text to embed, and a
+    payload."""
 
     vector: tuple[float, ...] | None = None
     text: str | None = None

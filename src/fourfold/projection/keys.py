@@ -1,15 +1,14 @@
-"""One text per primary key, the same in every session, process and SQL dialect.
+r"""One text per primary key, the same in every session, process and SQL dialect.
 
-A key of one column is that column's text; a composite key is its parts joined by commas, with `\\` and `,` escaped. The
-encoding of each column type is fixed here, in Python, and once more per dialect in `rows.capture`, where triggers write it;
-a property test holds the three together. Types whose equal values have several texts (floats, decimals, JSON, arrays) are
-refused at declaration, never in a user's write.
+A key of one column is that column's text; a composite key is its parts joined by commas, with `\` and `,` escaped. The
+encoding of each column type is fixed here, in Python, and once more per dialect in `rows.capture`, where triggers
+write it; a property test holds the three together. Types whose equal values have several texts (floats, decimals,
+JSON, arrays) are refused at declaration, never in a user's write.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import enum
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from fourfold.errors import ConfigurationError
 __all__ = ["KeyCodec", "KeyColumn", "KeyKind", "key_kind"]
 
 KeyKind = Literal["integer", "text", "uuid", "bytes", "date", "timestamp", "boolean"]
-
-_TIMESTAMP = "%Y-%m-%d %H:%M:%S.%f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +42,8 @@ def key_kind(column: sa.Column[Any]) -> KeyKind:
         'integer'
     """
     kind = column.type
-    if isinstance(kind, sa.TypeDecorator):
-        kind = kind.impl_instance if hasattr(kind, "impl_instance") else kind.impl
+    while isinstance(kind, sa.TypeDecorator):
+        kind = kind.impl_instance
     matches: Sequence[tuple[type[Any], KeyKind]] = (
         (sa.Boolean, "boolean"),
         (sa.Integer, "integer"),
@@ -68,16 +65,12 @@ def key_kind(column: sa.Column[Any]) -> KeyKind:
 def _encode_timestamp(value: dt.datetime) -> str:
     if value.tzinfo is not None:
         value = value.astimezone(dt.UTC).replace(tzinfo=None)
-    return value.strftime(_TIMESTAMP)
-
-
-def _encode_text(value: object) -> str:
-    return value.name if isinstance(value, enum.Enum) else str(value)
+    return value.isoformat(" ", "microseconds")  # strftime pads no year
 
 
 _ENCODE: dict[KeyKind, Callable[[Any], str]] = {
     "integer": lambda value: str(int(value)),
-    "text": _encode_text,
+    "text": str,
     "uuid": lambda value: str(value if isinstance(value, uuid.UUID) else uuid.UUID(str(value))),
     "bytes": lambda value: bytes(value).hex(),
     "date": lambda value: value.isoformat(),
@@ -90,14 +83,14 @@ _DECODE: dict[KeyKind, Callable[[str], Any]] = {
     "uuid": uuid.UUID,
     "bytes": bytes.fromhex,
     "date": dt.date.fromisoformat,
-    "timestamp": lambda text: dt.datetime.strptime(text, _TIMESTAMP).replace(tzinfo=dt.UTC),
+    "timestamp": lambda text: dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC),
     "boolean": lambda text: text == "1",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class KeyCodec:
-    """Encodes and decodes the primary key of one table.
+    r"""Encodes and decodes the primary key of one table.
 
     Example:
         >>> codec = KeyCodec((KeyColumn("a", "integer"), KeyColumn("b", "text")))

@@ -76,6 +76,10 @@ class RowKey:
         values = [getattr(instance, name) for name in self.attributes]
         if any(value is None for value in values):
             return None
+        return self.text_of(values)
+
+    def text_of(self, values: Sequence[Any]) -> str:
+        """Return the text of a key's Python values, as a SELECT of its columns gives them."""
         stored = [_stored(column.type, value) for column, value in zip(self.columns, values, strict=True)]
         return self.codec.encode(stored)
 

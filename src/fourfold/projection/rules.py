@@ -208,6 +208,7 @@ class PointRule:
     collection: str
     text: str | None
     vector: str | None
+    dimension: int
     payload: Names
     where: str
     reads: Reads
@@ -221,7 +222,7 @@ class PointRule:
 
     def describe(self) -> Sequence[Any]:
         """Return what it is."""
-        return ["point", self.text, self.vector, sorted(self.payload), self.reads.relationships]
+        return ["point", self.text, self.vector, self.dimension, sorted(self.payload), self.reads.relationships]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """What a target promises to the relay: fenced, idempotent replacement of fragments, and a scan of what it holds.
 
-The relay calls it; `graph.store.GraphStore` and a collection of a `vectors.store.VectorStore` are targets, a user's own may
-be. The fence: a write carries a *token*; a token that is **absent means revoked**, and the check and the write are one
-atomic step that excludes the token's removal. So a late write can't win, whoever sends it and however long he slept.
+The relay calls it; `graph.store.GraphStore` and a collection of a `vectors.store.VectorStore` are targets, a user's
+own may be. The fence: a write carries a *token*; a token that is **absent means revoked**, and the check and the write
+are one atomic step that excludes the token's removal. So a late write can't win, whoever sends it and however long he
+slept.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ if TYPE_CHECKING:
 
     from fourfold.projection.items import Fragment, Owner, OwnerDigest
 
-__all__ = ["FragmentT", "Target", "WriteResult"]
+__all__ = ["FragmentT_contra", "Target", "WriteResult"]
 
 
-FragmentT = TypeVar("FragmentT", bound="Fragment")
+FragmentT_contra = TypeVar("FragmentT_contra", bound="Fragment", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What a write did: fragments that were changed, and those that were there already (a replay writes nothing: I7)."""
+    """What a write did: fragments that it changed, and those that were there already (a replay: all of them, I7)."""
 
     written: int
     unchanged: int
 
 
-class Target(Protocol[FragmentT]):
+class Target(Protocol[FragmentT_contra]):
     """Something that takes fragments.
 
     All methods raise `StoreUnavailableError` when the outcome is unknown or the store is away, `StoreRejectedError` or
@@ -49,10 +50,11 @@ class Target(Protocol[FragmentT]):
         """Remove tokens, durably; later writes under them are refused. Absent ones are fine."""
         ...
 
-    async def write(self, token: int, fragments: Sequence[FragmentT]) -> WriteResult:
+    async def write(self, token: int, fragments: Sequence[FragmentT_contra]) -> WriteResult:
         """Replace what each fragment's owner has by the fragment, atomically for all of them, durable on return.
 
-        What the owner no longer has goes; an equal digest writes nothing; an empty fragment removes. Owners are distinct.
+        What the owner no longer has goes; an equal digest writes nothing; an empty fragment removes. Owners are
+        distinct.
 
         Raises:
             RevokedError: The token is absent; nothing was written.
@@ -67,7 +69,7 @@ class Target(Protocol[FragmentT]):
         ...
 
     async def read_owners(self, owners: Collection[Owner]) -> Mapping[Owner, bytes]:
-        """Digests **recomputed from the stored contents** of these owners (deep verify); an owner without any is absent."""
+        """Digests **recomputed from the stored contents** of owners, for deep verify; one without contents is absent."""
         ...
 
     async def invalidate(self, owners: Collection[Owner] | None) -> None:
