@@ -175,8 +175,7 @@ class EdgeItem:
 
 @dataclass(frozen=True, slots=True)
 class PointItem:
-    """A point in a vector collection: a given vector (dimension of the collection) or a text to embed, and a
-    payload."""
+    """A point in a vector collection: a given vector (of its dimension) or a text to embed, and a payload."""
 
     vector: tuple[float, ...] | None = None
     text: str | None = None

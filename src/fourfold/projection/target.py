@@ -69,7 +69,7 @@ class Target(Protocol[FragmentT_contra]):
         ...
 
     async def read_owners(self, owners: Collection[Owner]) -> Mapping[Owner, bytes]:
-        """Digests **recomputed from the stored contents** of owners, for deep verify; one without contents is absent."""
+        """Digests **recomputed from the stored contents**, for deep verify; an owner without contents is absent."""
         ...
 
     async def invalidate(self, owners: Collection[Owner] | None) -> None:
