@@ -1,0 +1,154 @@
+import pytest
+import sqlalchemy as sa
+
+from fourfold.errors import ConfigurationError, StoreRejectedError, StoreUnavailableError
+from fourfold.rows.clock import now_sql
+from fourfold.rows.engine import open_engine, open_sync_engine, read_transaction, write_transaction
+
+
+async def test_a_written_row_is_read_back(engine):
+    async with write_transaction(engine) as connection:
+        await connection.execute(sa.text("INSERT INTO fourfold_meta (name, value) VALUES ('a', 'b')"))
+    async with read_transaction(engine) as connection:
+        assert (await connection.execute(sa.text("SELECT value FROM fourfold_meta"))).scalar_one() == "b"
+
+
+async def test_a_reader_cant_write_and_its_connection_can_afterwards(engine):
+    for _ in range(3):
+        with pytest.raises(StoreRejectedError) as caught:
+            async with read_transaction(engine) as connection:
+                await connection.execute(sa.text("INSERT INTO fourfold_meta (name, value) VALUES ('r', 'b')"))
+        assert caught.value.code == "rows.read_only"
+    async with write_transaction(engine) as connection:
+        await connection.execute(sa.text("INSERT INTO fourfold_meta (name, value) VALUES ('r', 'b')"))
+
+
+async def test_the_clock_moves_within_a_transaction_and_has_fractions(engine):
+    now = sa.text(f"SELECT {now_sql(engine.dialect.name)}")
+    async with write_transaction(engine) as connection:
+        seen = {(await connection.execute(now)).scalar_one() for _ in range(50)}
+    assert len(seen) > 1
+    assert any(value % 1 for value in seen)
+    assert all(isinstance(value, float) for value in seen)
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("mysql://u:secret@h/x", "rows.url"),
+        ("postgre://u:secret@h/x", "rows.url"),
+        ("not a url secret", "rows.url"),
+        ("postgresql+asyncpg://u:secret@h/x", "rows.driver"),
+        ("sqlite://", "rows.memory"),
+        ("sqlite:///:memory:", "rows.memory"),
+    ],
+)
+def test_urls_that_cant_work_are_refused_without_showing_them(url, code):
+    for opened in (open_engine, open_sync_engine):
+        with pytest.raises(ConfigurationError) as caught:
+            opened(url)
+        assert caught.value.code == code
+        assert "secret" not in str(caught.value)
+
+
+def test_plain_urls_take_our_drivers():
+    assert open_engine("postgres://u@h/x").url.drivername == "postgresql+psycopg"
+    assert open_sync_engine("sqlite:///x.db").url.drivername == "sqlite+pysqlite"
+
+
+def test_a_missing_psycopg_names_the_extra(monkeypatch):
+    monkeypatch.setattr("fourfold.rows.engine.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError) as caught:
+        open_engine("postgresql://u@h/x")
+    assert "pip install 'fourfold[postgres]'" in caught.value.hint
+
+
+@pytest.mark.postgres
+async def test_a_pooler_gets_no_prepared_statements(postgresql_url):
+    opened = open_engine(f"{postgresql_url}?pgbouncer=true")
+    async with opened.connect() as connection:
+        raw = (await connection.get_raw_connection()).driver_connection
+        assert raw.prepare_threshold is None
+    await opened.dispose()
+
+
+async def test_sqlite_connections_have_what_durability_and_capture_need(sqlite_url):
+    opened = open_engine(sqlite_url)
+    async with opened.connect() as connection:
+        seen = {}
+        for name in ("journal_mode", "synchronous", "foreign_keys", "recursive_triggers", "busy_timeout"):
+            seen[name] = (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+    expected = {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "recursive_triggers": 1,
+        "busy_timeout": 30000,
+    }
+    assert seen == expected
+    await opened.dispose()
+
+
+async def test_a_pragma_that_sqlite_refuses_is_an_error(sqlite_url, monkeypatch):
+    monkeypatch.setattr("fourfold.rows.engine._PRAGMAS", (("journal_mode", "WAL", "delete"),))
+    opened = open_engine(sqlite_url)
+    with pytest.raises(ConfigurationError) as caught:
+        await opened.connect()
+    assert caught.value.code == "rows.pragma"
+    await opened.dispose()
+
+
+async def test_a_reader_sees_one_snapshot(engine):
+    insert = sa.text("INSERT INTO fourfold_meta (name, value) VALUES ('n', 'v')")
+    count = sa.text("SELECT count(*) FROM fourfold_meta")
+    async with read_transaction(engine) as reader:
+        assert (await reader.execute(count)).scalar_one() == 0
+        async with write_transaction(engine) as writer:
+            await writer.execute(insert)
+        assert (await reader.execute(count)).scalar_one() == 0
+    async with read_transaction(engine) as reader:
+        assert (await reader.execute(count)).scalar_one() == 1
+
+
+async def test_a_writer_on_sqlite_holds_the_lock_from_its_beginning(sqlite_url, monkeypatch):
+    monkeypatch.setattr("fourfold.rows.engine._BUSY_SECONDS", 0)
+    monkeypatch.setattr("fourfold.rows.engine._PRAGMAS", (("busy_timeout", "0", 0),))
+    opened = open_engine(sqlite_url)
+    async with write_transaction(opened) as first:
+        await first.exec_driver_sql("SELECT 1")
+        with pytest.raises(StoreUnavailableError) as caught:
+            async with write_transaction(opened):
+                pass
+        assert caught.value.code == "rows.busy"
+    await opened.dispose()
+
+
+@pytest.mark.postgres
+async def test_a_lost_connection_is_retryable_and_the_pool_recovers(postgresql_url, postgresql_cluster):
+    opened = open_engine(postgresql_url)
+
+    async def be_cut():
+        async with write_transaction(opened) as connection:
+            pid = (await connection.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one()
+            postgresql_cluster.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+            await connection.exec_driver_sql("SELECT 1")
+
+    with pytest.raises(StoreUnavailableError) as caught:
+        await be_cut()
+    assert caught.value.code == "rows.unavailable"
+    async with write_transaction(opened) as connection:
+        assert (await connection.exec_driver_sql("SELECT 1")).scalar_one() == 1
+    assert opened.pool.checkedout() == 0
+    await opened.dispose()
+
+
+async def test_s07_parameters_appear_in_no_error(engine):
+    with pytest.raises(sa.exc.DBAPIError) as caught:
+        async with engine.connect() as connection:
+            await connection.execute(sa.text("SELECT * FROM missing WHERE a = :a"), {"a": "secret"})
+    assert "secret" not in str(caught.value)
+
+
+def test_an_unknown_database_has_no_clock():
+    with pytest.raises(ConfigurationError):
+        now_sql("oracle")
