@@ -1,7 +1,7 @@
 """One place for everything that differs between machines; read from the environment (`FOURFOLD_…`) and `.env`.
 
-The environment names of the systems that Fourfold replaces are accepted too (`DATABASE_URL` for the rows). A value given
-in code wins over the environment, the environment over `.env`.
+The environment names of the systems that Fourfold replaces are accepted too (`DATABASE_URL` for the rows). A value
+given in code wins over the environment, the environment over `.env`.
 """
 
 from __future__ import annotations

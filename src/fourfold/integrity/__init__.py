@@ -1,0 +1,1 @@
+"""Proves that targets hold what the rows say, and queues what doesn't."""

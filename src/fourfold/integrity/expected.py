@@ -1,0 +1,119 @@
+"""What the rows say a target should hold: (owner, digest) in the order of the owner's hash, in bounded memory.
+
+Rows come in the order of their keys and targets are scanned in the order of hashes, so the expected side is sorted on
+disk, in a private temporary SQLite file. Rows are read in short pieces: neither WAL nor vacuum waits for verify.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fourfold.integrity.report import Progress
+from fourfold.projection.items import Owner
+from fourfold.relay.claim import WorkKey
+from fourfold.relay.project import project
+from fourfold.relay.sweep import row_keys
+from fourfold.rows.engine import read_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from fourfold.projection.items import Fragment
+    from fourfold.projection.plan import Plan
+
+__all__ = ["Expected", "expected_digests", "project_keys"]
+
+_PIECE = 500
+_SCHEMA = """
+CREATE TABLE expected (hash BLOB PRIMARY KEY, owner TEXT NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE failed (hash BLOB PRIMARY KEY, owner TEXT NOT NULL, cause TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Expected:
+    """Digests on disk, in hash order; closed and removed with its context."""
+
+    def __init__(self, folder: Path) -> None:
+        self._connection = sqlite3.connect(folder / "expected.db", isolation_level=None, check_same_thread=False)
+        self._connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
+        self.count = 0
+
+    def add(self, fragments: Sequence[Fragment]) -> None:
+        """Take the digests of fragments; empty ones expect nothing."""
+        rows = [(f.owner.hash, str(f.owner), f.digest) for f in fragments if not f.is_empty]
+        self._connection.execute("BEGIN")
+        self._connection.executemany("INSERT OR REPLACE INTO expected VALUES (?, ?, ?)", rows)
+        self._connection.execute("COMMIT")
+        self.count += len(rows)
+
+    def add_failed(self, owner: Owner, cause: str) -> None:
+        """Take a row that can't be projected: it is in quarantine, and differs until it is mended."""
+        self._connection.execute("INSERT OR REPLACE INTO failed VALUES (?, ?, ?)", (owner.hash, str(owner), cause))
+
+    def failed(self) -> Iterator[tuple[Owner, str]]:
+        """Rows that can't be projected."""
+        for owner, cause in self._connection.execute("SELECT owner, cause FROM failed ORDER BY hash"):
+            yield Owner.parse(owner), cause
+
+    def in_order(self) -> Iterator[tuple[bytes, Owner, bytes]]:
+        """(hash, owner, digest), ascending by hash."""
+        for digest_hash, owner, digest in self._connection.execute(
+            "SELECT hash, owner, digest FROM expected ORDER BY hash"
+        ):
+            yield digest_hash, Owner.parse(owner), digest
+
+    def close(self) -> None:
+        """Release the file."""
+        self._connection.close()
+
+
+@contextlib.asynccontextmanager
+async def expected_digests(
+    engine: AsyncEngine,
+    plan: Plan,
+    target: str,
+    models: Mapping[str, str],
+    progress: Callable[[Progress], None] | None = None,
+) -> AsyncIterator[Expected]:
+    """Project every row of every table that `target` holds something of.
+
+    Args:
+        engine: Of the rows.
+        plan: The declarations.
+        target: `graph` or `vectors.<collection>`.
+        models: Embedding model of each collection.
+        progress: Called now and then.
+    """
+    with tempfile.TemporaryDirectory(prefix="fourfold-verify-") as folder:
+        expected = Expected(Path(folder))
+        try:
+            for name, table_plan in plan.tables.items():
+                if target not in plan.targets_of(name):
+                    continue
+                async for keys in row_keys(engine, table_plan, piece=_PIECE):
+                    owners = [Owner(name, key) for key in keys]
+                    fragments, failures = await project_keys(engine, plan, target, owners, models)
+                    expected.add(fragments)
+                    for owner, cause in failures.items():
+                        expected.add_failed(owner, cause)
+                    if progress is not None:
+                        progress(Progress(f"{target}: read {name}", expected.count))
+            yield expected
+        finally:
+            expected.close()
+
+
+async def project_keys(
+    engine: AsyncEngine, plan: Plan, target: str, owners: Sequence[Owner], models: Mapping[str, str]
+) -> tuple[list[Fragment], dict[Owner, str]]:
+    """The fragments that owners should have now, and the causes of those that can't be projected."""
+    works = [WorkKey(owner.table, owner.key, 0, 0, 0) for owner in owners]
+    async with read_transaction(engine) as connection:
+        fragments, failures = await project(connection, plan, target, works, models)
+    return fragments, {Owner(failure.work.table, failure.work.key): failure.cause for failure in failures}

@@ -1,0 +1,99 @@
+"""One commit for rows and files, and a handle to wait until the targets have what it changed.
+
+A unit owns a session (or joins one that is there). Its write transaction begins with its first statement, so an upload
+before that holds no lock. On leaving the block without an exception it is committed; on an exception it is rolled
+back, and what was uploaded stays staged until its lease ends. The ids of the unit's own change lines are read inside
+the transaction, before the commit: afterwards a relay may have taken them already.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from fourfold.relay.waiting import UnitChanges, wait_settled
+from fourfold.rows.changes import mark_begin_sync, own_changes_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    import sqlalchemy as sa
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+    from sqlalchemy.orm import SessionTransaction
+
+    from fourfold.objects.files import Files
+
+__all__ = ["TrackedSession", "UnitOfWork", "changes_of"]
+
+_INFO = "fourfold_changes"
+
+
+class TrackedSession(Session):
+    """A session that remembers which change lines its last commit wrote."""
+
+
+@event.listens_for(TrackedSession, "after_begin")
+def _mark_begin(_session: Session, _transaction: SessionTransaction, connection: sa.Connection) -> None:
+    mark_begin_sync(connection)
+
+
+@event.listens_for(TrackedSession, "before_commit")
+def _remember_changes(session: Session) -> None:
+    session.flush()  # what the flush writes has its lines only afterwards
+    connection = session.connection()
+    lines = own_changes_sync(connection)
+    if lines is not None:
+        before = changes_of(session)
+        session.info[_INFO] = before.extended(lines)
+
+
+def changes_of(session: Session) -> UnitChanges:
+    """What a tracked session's commits wrote into the queue so far."""
+    changes: UnitChanges = session.info.get(_INFO, UnitChanges())
+    return changes
+
+
+class UnitOfWork:
+    """What `Fourfold.unit_of_work()` yields.
+
+    Args:
+        session: The session to work with; committed at the end of the block.
+        files: Uploads that become part of the same commit.
+        engine: Of the rows.
+        targets: Names of all targets.
+        wake: Tells the relay of this process.
+    """
+
+    def __init__(
+        self,
+        session: AsyncSession,
+        files: Files,
+        engine: AsyncEngine,
+        targets: tuple[str, ...],
+        wake: Callable[[], None],
+    ) -> None:
+        self.session = session
+        self.files = files
+        self._engine = engine
+        self._targets = targets
+        self._wake = wake
+
+    @property
+    def changes(self) -> UnitChanges:
+        """Change lines and keys that this unit committed."""
+        return changes_of(self.session.sync_session)
+
+    async def settled(self, targets: Collection[str] | None = None, *, timeout: float = 30.0) -> None:
+        """Return when what this unit changed has reached the targets.
+
+        Args:
+            targets: Names of targets; default all.
+            timeout: Seconds.
+
+        Raises:
+            SettleTimeoutError: Not yet; the relay goes on.
+            QuarantinedError: A key of this unit can't be projected.
+        """
+        await wait_settled(self._engine, self.changes, targets or self._targets, timeout=timeout, wake=self._wake)
