@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fourfold.errors import ConfigurationError, DriftError, NotFoundError, did_you_mean
-from fourfold.installation import install, installation_problems
+from fourfold.installation import install, installation_problems, is_new
 from fourfold.integrity.run import Integrity
 from fourfold.objects.collection import CollectionReport, collect
 from fourfold.objects.files import Files, StoredFiles
@@ -163,7 +163,7 @@ class Fourfold:
         """
         self._stores = await open_stores(self.settings, self.plan, engine=self._given_engine, embedder=self._embedder)
         try:
-            if self._installs():
+            if await self._installs():
                 await install(self._stores, self.plan)
             _refuse(await installation_problems(self._stores, self.plan))
         except BaseException:
@@ -173,10 +173,11 @@ class Fourfold:
             self._relay = self.new_relay()
             self._relay_task = asyncio.create_task(self._relay.run(), name="fourfold-relay")
 
-    def _installs(self) -> bool:
-        if self.settings.install is None:
-            return self.stores.engine.dialect.name == "sqlite"
-        return self.settings.install
+    async def _installs(self) -> bool:
+        """By default a new embedded database alone: nobody's declarations are replaced by a start with other ones."""
+        if self.settings.install is not None:
+            return self.settings.install
+        return self.engine.dialect.name == "sqlite" and await is_new(self.stores)
 
     async def close(self) -> None:
         """Stop the relay after the lots in hand, and close what was opened here. Safe to call twice."""

@@ -1,7 +1,7 @@
 """Puts Fourfold into a database, and tells whether it is still there as it should be.
 
-`install` is a deployment's step: own tables, triggers, declarations, in this order, each idempotent. On SQLite it runs
-by itself at start; elsewhere `fourfold migrate` runs it, never a request server. `installation_problems` is what
+`install` is a deployment's step: own tables, triggers, declarations, in this order, each idempotent. A new SQLite database
+gets it at its first start; anywhere else `fourfold migrate` runs it, never a request server. `installation_problems` is what
 start, `status` and a timer ask.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fourfold.errors import DriftError, FourfoldError
+from fourfold.errors import ConfigurationError, DriftError, FourfoldError
 from fourfold.objects.marker import bind_store, check_marker
-from fourfold.relay.declare import declarations_match, declare
+from fourfold.relay.declare import declarations_match, declare, is_declared
 from fourfold.rows.capture import CaptureProblem, check_capture, install_capture
 from fourfold.rows.engine import read_transaction, write_transaction
 from fourfold.rows.migrate import check_version, migrate
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fourfold.projection.plan import Plan
     from fourfold.stores import Stores
 
-__all__ = ["install", "installation_problems"]
+__all__ = ["install", "installation_problems", "is_new"]
 
 
 async def install(stores: Stores, plan: Plan) -> list[str]:
@@ -41,6 +41,16 @@ async def install(stores: Stores, plan: Plan) -> list[str]:
             done += [f"{target}: {table} queued" for target, table in await declare(connection, plan)]
     await bind_store(stores.engine, stores.objects)
     return done
+
+
+async def is_new(stores: Stores) -> bool:
+    """Whether these rows have no declarations yet: Fourfold's tables are missing, or nothing was ever declared."""
+    try:
+        await check_version(stores.engine, stage_engine=stores.stage_engine)
+    except ConfigurationError as error:
+        return error.code == "rows.not_migrated"
+    async with read_transaction(stores.engine) as connection:
+        return not await is_declared(connection)
 
 
 async def installation_problems(stores: Stores, plan: Plan) -> list[FourfoldError]:

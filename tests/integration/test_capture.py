@@ -375,12 +375,8 @@ async def test_a_table_that_is_only_watched_for_its_parents(engine):
 async def test_a_table_with_a_long_name_and_one_of_another_schema(postgresql_url):
     opened = open_engine(postgresql_url)
     long, spec = "t" * 63, CaptureSpec("other", ID, schema="app")
-    await run(
-        opened,
-        f"CREATE TABLE {long} (id integer PRIMARY KEY)",
-        "CREATE SCHEMA app",
-        "CREATE TABLE app.other (id integer PRIMARY KEY)",
-    )
+    other = ("CREATE SCHEMA app", "CREATE TABLE app.other (id integer PRIMARY KEY)")
+    await run(opened, f"CREATE TABLE {long} (id integer PRIMARY KEY)", *other)
     await capture(opened, CaptureSpec(long, ID), spec)
     await run(opened, f"INSERT INTO {long} VALUES (1)", "INSERT INTO app.other VALUES (2)")
     assert await dirty(opened) == {(long, "1"), ("other", "2")}
@@ -398,5 +394,4 @@ def test_what_cant_be_a_name_or_a_dialect_is_refused():
 
 
 def test_a_body_that_holds_the_dollar_tag_gets_another_one():
-    assert dollar_quoted("$fourfold$ $fourfold1$") == "$fourfold2$$fourfold$ $fourfold1$$fourfold2$"    other = ("CREATE SCHEMA app", "CREATE TABLE app.other (id integer PRIMARY KEY)")
-    await run(opened, f"CREATE TABLE {long} (id integer PRIMARY KEY)", *other)
+    assert dollar_quoted("$fourfold$ $fourfold1$") == "$fourfold2$$fourfold$ $fourfold1$$fourfold2$"

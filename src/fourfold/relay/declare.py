@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fourfold.projection.plan import Plan
 
-__all__ = ["declarations_match", "declare"]
+__all__ = ["declarations_match", "declare", "is_declared"]
 
 _DECLARED = "SELECT value FROM fourfold_meta WHERE name = 'declarations'"
 _HOLD = _DECLARED + " {for_share}"
@@ -35,6 +35,11 @@ async def declarations_match(connection: AsyncConnection, plan: Plan, *, hold: b
     """Whether the database's declarations are `plan`'s; `hold` keeps them so until the (write) transaction ends."""
     declared = await connection.scalar(statement(_HOLD if hold else _DECLARED, connection.dialect.name))
     return bool(declared == plan.digest)
+
+
+async def is_declared(connection: AsyncConnection) -> bool:
+    """Whether anybody has recorded declarations in this database."""
+    return await connection.scalar(sa.text(_DECLARED)) is not None
 
 
 async def declare(connection: AsyncConnection, plan: Plan) -> list[tuple[str, str]]:

@@ -35,6 +35,7 @@ _SETTINGS: Final = {
     "fsync": "on",
     "log_min_messages": "warning",
 }
+_GUARD: Final = 'read _; "$0" -D "$1" -m immediate -w stop; rm -rf "$2"'
 
 
 def find_postgresql() -> Path | None:
@@ -65,6 +66,7 @@ class PostgresCluster:
         self._programs = found
         self._folder = Path(tempfile.mkdtemp(prefix="fourfold-postgresql-"))
         self._password = secrets.token_urlsafe(16)
+        self._guard: subprocess.Popen[bytes] | None = None
         self.port = 0
 
     @property
@@ -95,6 +97,16 @@ class PostgresCluster:
         password_file.unlink()
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in _SETTINGS.items())
+        # A test run that is killed can't clean up. The guard waits for the end of a pipe that only this process holds.
+        guard = self._as_account("sh", "-c", _GUARD, str(self._programs / "pg_ctl"), str(self.data), str(self._folder))
+        self._guard = subprocess.Popen(  # noqa: S603 - fixed programs and arguments of our own
+            guard,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
         self.start()
 
     def start(self) -> None:
@@ -122,6 +134,9 @@ class PostgresCluster:
         if (self.data / "postmaster.pid").exists():
             self.stop("immediate")
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._guard is not None:
+            self._guard.communicate()
+            self._guard = None
 
     def url(self, database: str = _ACCOUNT, *, user: str = _ACCOUNT, password: str | None = None) -> str:
         """Return the URL of a database, with its password; for the superuser unless another role is named."""
@@ -151,10 +166,12 @@ class PostgresCluster:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             connection.execute(statement.encode())
 
+    @staticmethod
+    def _as_account(*command: str) -> Sequence[str]:
+        return ["runuser", "-u", _ACCOUNT, "--", *command] if os.getuid() == 0 else command
+
     def _run(self, program: str, *arguments: str) -> None:
-        command: Sequence[str] = [str(self._programs / program), *arguments]
-        if os.getuid() == 0:
-            command = ["runuser", "-u", _ACCOUNT, "--", *command]
+        command = self._as_account(str(self._programs / program), *arguments)
         # Its own session and no pipes: the server that pg_ctl leaves behind would hold them open for ever.
         output = self._folder / f"{program}.out"
         with output.open("wb") as stream:

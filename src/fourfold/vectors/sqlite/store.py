@@ -37,6 +37,8 @@ _UPDATE_PAYLOAD = "UPDATE collection SET payload = ? WHERE id = ?"
 _SELECT_COLLECTIONS = "SELECT name, model, dimension, payload FROM collection ORDER BY name"
 _SELECT_POINTS = "SELECT points FROM collection WHERE id = ?"
 _INSERT_TOKEN = "INSERT OR IGNORE INTO token (collection_id, token) VALUES (?, ?)"  # noqa: S105 - a fencing token
+_INVALIDATE_ALL = "UPDATE owner SET digest = x'' WHERE collection_id = ?"
+_INVALIDATE = _INVALIDATE_ALL + " AND hash = ?"
 _DELETE_TOKEN = "DELETE FROM token WHERE collection_id = ? AND token = ?"  # noqa: S105 - as above
 _SCAN = """
     SELECT table_name, key, digest, hash FROM owner
@@ -188,6 +190,17 @@ class SqliteCollection:
             if len(rows) < page:
                 return
             seen, left = rows[-1][3], None if left is None else left - page
+
+    async def invalidate(self, owners: Collection[Owner] | None) -> None:
+        """Forget digests; `write` compares contents anyway, so this is for quick verify and for a rebuild's count."""
+        hashes = None if owners is None else [(self._id, owner.hash) for owner in owners]
+
+        def job(connection: sqlite3.Connection) -> int:
+            if hashes is None:
+                return connection.execute(_INVALIDATE_ALL, (self._id,)).rowcount
+            return connection.executemany(_INVALIDATE, hashes).rowcount
+
+        await self._connections.write(job)
 
     async def read_owners(self, owners: Collection[Owner]) -> Mapping[Owner, bytes]:
         """Digests computed from the stored contents; an owner without points is absent."""
