@@ -24,7 +24,7 @@ from fourfold.relay.retry import retry
 from fourfold.relay.status import QuarantinedKey, RelayStatus, quarantined_keys, relay_status
 from fourfold.relay.waiting import wait_settled
 from fourfold.relay.worker import Relay
-from fourfold.rows.engine import READ_ONLY
+from fourfold.rows.engine import read_options
 from fourfold.rows.errors import mapped_errors
 from fourfold.settings import Settings
 from fourfold.stores import Stores, choose_embedder, open_stores
@@ -256,7 +256,8 @@ class Fourfold:
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """A read-only session on one snapshot; it waits for no writer."""
-        async with AsyncSession(self.engine.execution_options(**{READ_ONLY: True}), expire_on_commit=False) as session:
+        reading = self.engine.execution_options(**read_options(self.engine.dialect.name))
+        async with AsyncSession(reading, expire_on_commit=False) as session:
             yield session
 
     @contextlib.asynccontextmanager

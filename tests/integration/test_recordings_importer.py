@@ -48,7 +48,8 @@ async def open_store(rows_url: str, data_folder: Path) -> AsyncIterator[Fourfold
     engine = open_engine(rows_url)
     await upgrade(engine)
     await engine.dispose()
-    settings = Settings(data_folder=data_folder, rows_url=rows_url, install=True)
+    # No relay beside the test's own `drain`: what another one has in hand, `drain` would leave.
+    settings = Settings(data_folder=data_folder, rows_url=rows_url, install=True, relay=False)
     async with Fourfold(Base.metadata, settings, embedder=HashEmbedder()) as store:
         yield store
 

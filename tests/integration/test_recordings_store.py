@@ -94,8 +94,8 @@ async def test_recordings_3_delete_removes_rows_graph_point_and_file(store: Four
     async with store.session() as session:
         key = await session.scalar(object_of(row.id))
     work = await delete(store, row.id)
-    await work.settled(timeout=30)
     await store.drain()
+    await work.settled(timeout=30)
     async with store.session() as session:
         for table in (Metadata, Tracklist):
             assert not (await session.scalars(sa.select(table).where(table.recording_id == row.id))).all()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
+import struct
 import sys
+import tracemalloc
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -176,6 +179,31 @@ def test_recordings_10_damaged_headers_are_refused_or_read_never_a_crash(path: P
         with suppress(ValidationError):
             rows = read_tags(target).rows()
             assert all("\x00" not in value and len(value) <= VALUE_LIMIT for _, value in rows)
+
+
+def compressed_frame(text: str) -> bytes:
+    """A TXXX frame of ID3v2.3, compressed."""
+    body = b"\x00Label\x00" + text.encode("latin-1")
+    packed = zlib.compress(body, 9)
+    return b"TXXX" + struct.pack(">IH", len(packed) + 4, 0x80) + struct.pack(">I", len(body)) + packed
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [("Iron " * 100, True), ("A" * 5_000_000, False), ("A" * 50_000, False)],
+    ids=["text", "large", "small"],
+)
+def test_recordings_10_compressed_bombs_in_tags_are_not_inflated(text: str, taken: bool, tmp_path: Path):
+    frames = compressed_frame(text) * 3
+    size = bytes(len(frames) >> shift & 127 for shift in (21, 14, 7, 0))
+    path = tmp_path / "a.mp3"
+    path.write_bytes(b"ID3\x03\x00\x00" + size + frames + (SAMPLES / "dawn-at-saltmarsh.mp3").read_bytes())
+    tracemalloc.start()
+    tags = read_tags(path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert tags.tags.get("label") == ((text.strip(),) if taken else None)
+    assert peak_bytes < 4_000_000
 
 
 def test_recordings_10_missing_file_is_the_callers_error(tmp_path: Path):

@@ -45,7 +45,10 @@ def main(arguments: Sequence[str] | None = None, *, out: TextIO | None = None, e
         return ExitCode.OK
     command = next(command for command in COMMANDS if command.name == parsed.command)
     output = Output(json_wanted=parsed.json, quiet=parsed.quiet, out=out, err=err)
-    code = _run(command, parsed, output)
+    try:
+        code = _run(command, parsed, output)
+    except BrokenPipeError:
+        code = _say_nothing()
     if arguments is None:
         # The process ends here, and the system takes its memory back at once; Python's last collection over everything
         # that was imported took a second.
@@ -60,11 +63,15 @@ def _run(command: Command, parsed: argparse.Namespace, output: Output) -> int:
     except (asyncio.CancelledError, KeyboardInterrupt):
         return _say_interrupted(invocation)
     except BrokenPipeError:
-        # Who read our output has gone (`| head`): nobody is left to tell. The interpreter flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.INTERRUPTED
+        raise
     except Exception as error:  # noqa: BLE001 - top of the program: every error becomes a message and an exit code
         return _say_error(error, invocation)
+
+
+def _say_nothing() -> int:
+    """Who read our output has gone (`| head`): nobody is left to tell, and Python flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.INTERRUPTED
 
 
 async def _supervise(command: Command, invocation: Invocation) -> int:

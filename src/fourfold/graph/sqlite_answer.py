@@ -168,16 +168,25 @@ def _items(found: Found, table: str, column: str) -> str:
 
 def _path(found: Found, path: PathColumns) -> _Part:
     nodes = [_item(found, column) for column in path.nodes]
-    steps, keys = [], [found.at(column) for column in path.nodes]
+    steps = []
     for step in path.steps:
         if isinstance(step, str):
             steps.append(_item(found, step))
-            keys.append(found.at(step))
         else:
             steps.append(f"json_array({_json(found, 'edge', step.edges)}, {_json(found, 'node', step.passed)})")
-            keys.append(found.at(step.edges))
     text = f"json_array(json_array({', '.join(nodes)}), json_array({', '.join(steps)}))"
-    return _Part(text, " || '|' || ".join(keys), lambda parts: _whole_path(parts, path))
+    return _Part(text, _path_key(found, path), lambda parts: _whole_path(parts, path))
+
+
+def _path_key(found: Found, path: PathColumns) -> str:
+    """Where it starts and which edges it goes: two runs may share these differently, and are the same path."""
+    backward = any(step.backward for step in path.steps if isinstance(step, RunColumns))
+    order = -1 if backward else 1  # as it was searched: so the edges of its runs stand
+    edges = [
+        f"{found.at(step)} || ','" if isinstance(step, str) else f"ltrim({found.at(step.edges)}, ',')"
+        for step in path.steps[::order]
+    ]
+    return " || ".join([f"{found.at(path.nodes[::order][0])} || ':'", *edges])
 
 
 def _json(found: Found, table: str, column: str) -> str:

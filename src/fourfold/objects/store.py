@@ -164,7 +164,7 @@ class ObjectStore:
             writer = _ClientWriter(self._client, key, path)
         else:
             with mapped_store_errors("write", key):
-                writer = _DiskWriter(await _in_thread(self._disk.create, key), key)
+                writer = _DiskWriter(await _in_thread(self._disk.create, key, discard=DiskFile.abort), key)
         try:
             yield writer
         finally:
@@ -351,9 +351,12 @@ def _head(meta: Any, key: str) -> ObjectHead:
     return ObjectHead(key, meta["size"], meta["last_modified"])
 
 
-async def _in_thread(call: Callable[..., _Result], *arguments: object) -> _Result:
+async def _in_thread(
+    call: Callable[..., _Result], *arguments: object, discard: Callable[[_Result], None] | None = None
+) -> _Result:
     # A cancelled await doesn't stop its thread. We stay until it is through: else the clean-up that follows would close
-    # a file that the thread still writes to, and the number may be another file's by then.
+    # a file that the thread still writes to, and the number may be another file's by then. What nobody will get now is
+    # given to `discard`.
     task = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -361,6 +364,8 @@ async def _in_thread(call: Callable[..., _Result], *arguments: object) -> _Resul
             await asyncio.wait([task])  # being cancelled, it leaves the task alone
         except asyncio.CancelledError as error:
             cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return task.result()
+    if cancelled is None:
+        return task.result()
+    if discard is not None and task.exception() is None:
+        discard(task.result())
+    raise cancelled

@@ -27,7 +27,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from fourfold.errors import ConfigurationError, did_you_mean
 from fourfold.rows.errors import mapped_errors
 
-__all__ = ["READ_ONLY", "open_engine", "open_sync_engine", "read_transaction", "write_transaction"]
+__all__ = [
+    "READ_ONLY",
+    "open_engine",
+    "open_sync_engine",
+    "read_options",
+    "read_transaction",
+    "write_transaction",
+]
 
 READ_ONLY: Final = "fourfold_read_only"  # execution option of a connection, a session's connection or an engine
 
@@ -105,16 +112,20 @@ async def read_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection
     Raises:
         FourfoldError: Driver errors, mapped; a write fails with code `rows.read_only`.
     """
-    options: dict[str, Any] = {READ_ONLY: True}
-    if engine.dialect.name == "postgresql":
-        # READ COMMITTED would take a new snapshot per statement. Both are part of BEGIN: no session state, so that it
-        # holds behind PgBouncer too.
-        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with mapped_errors():
         async with engine.connect() as connection:
-            configured = await connection.execution_options(**options)
+            configured = await connection.execution_options(**read_options(engine.dialect.name))
             async with configured.begin():
                 yield configured
+
+
+def read_options(dialect_name: str) -> dict[str, Any]:
+    """Execution options of an engine or connection whose transactions read one snapshot and can't write."""
+    if dialect_name != "postgresql":
+        return {READ_ONLY: True}
+    # READ COMMITTED would take a new snapshot per statement. Both are part of BEGIN: no session state, so that it holds
+    # behind PgBouncer too.
+    return {READ_ONLY: True, "isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 def _normalise(url: str, *, is_async: bool) -> tuple[sa.URL, dict[str, Any]]:

@@ -73,7 +73,7 @@ class RecordingRepository:
         return self._manager.run(lambda session: _find_path(session, file_path), read_only=True)
 
     def get_all(self, limit: int | None = None, offset: int = 0) -> list[Recording]:
-        """Return recordings in the order of their creation.
+        """Return recordings, oldest first.
 
         Args:
             limit: At most so many; None for all.

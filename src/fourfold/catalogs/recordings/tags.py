@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from fourfold.catalogs.recordings.inflation import limit_inflation
 from fourfold.catalogs.recordings.truncation import find_truncation
 from fourfold.errors import ConfigurationError, ValidationError
 
@@ -174,6 +175,7 @@ def read_tags(path: str | Path) -> AudioTags:
         (('Slow Boat Home',), '3.000')
     """
     require_mutagen()
+    limit_inflation()
     with Path(path).open("rb") as stream:
         if os.fstat(stream.fileno()).st_size == 0:
             raise ValidationError("the file is empty (0 bytes)", code="recordings.empty", hint="Copy it again")
