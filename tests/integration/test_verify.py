@@ -89,7 +89,7 @@ async def test_f27_a_flipped_bit_a_short_and_a_missing_file_are_found(store):
 async def test_missing_stale_and_extra_are_found_quickly_and_mended(store):
     async with store.engine.connect() as connection:
         (one, *_) = (await connection.scalars(sa.select(Song.id))).all()
-    from fourfold.projection.items import GraphFragment, Owner, PointFragment, PointItem  # noqa: PLC0415
+    from fourfold.projection.items import GraphFragment, Owner, PointFragment, PointItem
 
     graph = store.stores.targets["graph"]
     await graph.create_token(10**9)
@@ -129,7 +129,7 @@ async def test_verify_runs_beside_writers_and_reports_nothing_that_is_only_on_it
 
 
 async def test_what_is_in_a_sleeping_workers_hands_counts_as_in_flight(store):
-    from fourfold.integrity.verify import TargetVerifier  # noqa: PLC0415
+    from fourfold.integrity.verify import TargetVerifier
 
     async with store.unit_of_work() as work:
         work.session.add(Song(title="late"))

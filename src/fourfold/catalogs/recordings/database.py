@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Final, Self, TypeVar
 
 import sqlalchemy as sa
 from pydantic import AliasChoices, Field, SecretStr
@@ -19,7 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from fourfold.errors import ConfigurationError, StoreUnavailableError
-from fourfold.rows.engine import READ_ONLY, open_sync_engine
+from fourfold.rows.engine import open_sync_engine, read_options
 from fourfold.rows.errors import mapped_errors
 
 __all__ = ["DatabaseManager", "RecordingsSettings", "get_db_session"]
@@ -28,12 +28,6 @@ _POOL_SIZE: Final = 10
 _POOL_OVERFLOW: Final = 20
 _STATEMENT_SECONDS: Final = 30
 _LONGEST_DELAY_SECONDS: Final = 60.0
-
-# One snapshot, and no writes, on either dialect: as `rows.engine.read_transaction`.
-_READ_OPTIONS: Final[dict[str, dict[str, Any]]] = {
-    "sqlite": {READ_ONLY: True},
-    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
-}
 
 _T = TypeVar("_T")
 
@@ -152,7 +146,7 @@ class DatabaseManager:
         return self._retry(lambda: self._run_once(work, read_only=read_only))
 
     def _run_once(self, work: Callable[[Session], _T], *, read_only: bool) -> _T:
-        options = _READ_OPTIONS[self.engine.dialect.name] if read_only else {}
+        options = read_options(self.engine.dialect.name) if read_only else {}
         with Session(self.engine, expire_on_commit=False) as session:
             with mapped_errors():
                 session.connection(execution_options=options)
