@@ -633,7 +633,8 @@ def canonical(c: Configuration, s: State) -> Canonical:
         worker = s.workers[index]
         leases = tuple(row is not None and row.token == worker.token for row in s.work)
         age = worker.token if c.ordered else 0  # there tokens keep their order, so it tells workers apart
-        return (worker.phase, worker.lot, worker.token in able, leases, worker.revoke, age)
+        to_revoke = sum(token in able for token in worker.revoke)
+        return (worker.phase, worker.lot, worker.token in able, leases, to_revoke, age)
 
     order = sorted(range(len(s.workers)), key=rank)
     tokens = ranked(s, held | out) if c.ordered else numbered([s.workers[old].token for old in order], requests)
