@@ -53,12 +53,15 @@ class Running:
             stderr=subprocess.PIPE,
             text=True,
         )
+        # Both pipes are read by threads of their own, to the end: `communicate` would take lines away from `event`.
         self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        for line in self.process.stdout:
-            self._lines.put(line)
+        self._errors: list[str] = []
+        self._readers = [
+            threading.Thread(target=lambda: [self._lines.put(line) for line in self.process.stdout], daemon=True),
+            threading.Thread(target=lambda: self._errors.extend(self.process.stderr), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
 
     def event(self, name: str) -> dict[str, Any]:
         while True:
@@ -66,15 +69,20 @@ class Running:
                 document = json.loads(self._lines.get(timeout=TIMEOUT_SECONDS))
             except queue.Empty:
                 self.process.kill()
-                pytest.fail(f"no event {name!r}: {self.process.communicate()[1]}")
+                pytest.fail(f"no event {name!r}: {''.join(self._errors)}")
             if document.get("event") == name:
                 return document
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=TIMEOUT_SECONDS)
-        assert "Traceback" not in err, err
-        return self.process.returncode
+        code = self.process.wait(TIMEOUT_SECONDS)
+        for reader in self._readers:
+            reader.join(TIMEOUT_SECONDS)
+        self.process.stdout.close()
+        self.process.stderr.close()
+        said = "".join(self._errors)
+        assert "Traceback" not in said, said
+        return code
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +161,22 @@ def test_a_lost_graph_is_found_and_made_again(own):
     repaired = json.loads(done.stdout)
     assert repaired["found"]["differs"]
     assert not repaired["after"]["differs"]
+
+
+@pytest.mark.parametrize("arguments", [("stats",), ("verify", "--target", "nonsense")])
+def test_a_reader_that_goes_away_causes_no_traceback(filled, arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fourfold", *arguments, "--json"],
+        cwd=filled,
+        env=environment(filled),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    with process.stderr:
+        assert "Traceback" not in process.stderr.read()
+    assert process.wait(TIMEOUT_SECONDS) == 130
 
 
 def test_demo_shows_all_stores_and_leaves_nothing(tmp_path):

@@ -5,6 +5,8 @@ A block that begins with `python file=NAME` becomes that file; `python fragment`
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import subprocess
@@ -18,8 +20,8 @@ from tests.docs.sources import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _BLOCK = re.compile(r"^```python([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# Shown only: what they stand in (an env.py) can't run by itself.
-FRAGMENTS = {"docs/how-to/adopt-a-database.md": 1}
+# Shown only: what they stand in (an env.py, an open store, a folder of music) isn't on the page.
+FRAGMENTS = {"docs/how-to/adopt-a-database.md": 1, "docs/how-to/recordings.md": 4}
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,17 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path):
 def test_fragments_are_few_and_known():
     found = {name_of(page): sum(block.info == "fragment" for block in blocks_of(page)) for page in PAGES}
     assert {name: number for name, number in found.items() if number} == FRAGMENTS
+
+
+def test_fragments_compile_and_import_what_there_is():
+    for page in PAGES:
+        for block in blocks_of(page):
+            if block.info == "fragment":
+                compile(block.code, name_of(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+                for statement in ast.parse(block.code).body:
+                    if isinstance(statement, ast.ImportFrom):
+                        module = importlib.import_module(str(statement.module))
+                        assert [name.name for name in statement.names if not hasattr(module, name.name)] == []
 
 
 def test_readme_has_one_screen_of_code():

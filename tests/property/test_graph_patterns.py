@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import Counter, deque
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fourfold.graph import GraphNode, GraphSchema, NodeSchema, SqliteGraphStore
@@ -33,7 +33,7 @@ def graphs(draw):
     refs = [NodeRef.of(draw(st.sampled_from(LABELS)), id=str(number)) for number in range(draw(st.integers(1, 5)))]
     nodes = [NodeItem(ref, draw(bags)) for ref in refs]
     some = st.sampled_from(refs)
-    edges = draw(st.lists(st.builds(EdgeItem, st.sampled_from(TYPES), some, some, bags), max_size=7))
+    edges = draw(st.lists(st.builds(EdgeItem, st.sampled_from(TYPES), some, some, bags), max_size=6))
     return nodes, edges
 
 
@@ -52,7 +52,9 @@ def paths(draw, number):
     def some_edge(position):
         way = draw(st.sampled_from([p.out, p.into, p.both]))
         types = draw(st.lists(st.sampled_from(TYPES), max_size=2, unique=True))
-        hops = draw(st.sampled_from([1, 1, 1, 2, (0, 1), (1, 3), (0, None), (2, None)]))
+        # Two unjoined paths without end have millions of answers between them.
+        ends = [1, 1, 1, 2, (0, 1), (1, 3), (0, None), (2, None)] if number == 0 else [1, 1, (0, 1)]
+        hops = draw(st.sampled_from(ends))
         return way(*types, as_=draw(st.sampled_from([None, f"e{number}{position}"])), hops=hops, **inline(draw))
 
     if draw(st.integers(0, 4)) == 0:
@@ -350,6 +352,19 @@ async def check(store, nodes, edges, query):
         assert sum(found.values()) == sum(expected.values())
 
 
+LOOP = NodeRef.of("A", id="0")
+# Found by the search below, kept: the loop is the first run's or the second's, and the path is the same.
+FOUND = [
+    (
+        ([NodeItem(LOOP)], [EdgeItem("R", LOOP, LOOP)]),
+        p.match(p.node(), p.out(hops=(0, None)), p.node(id=end), p.out(hops=(0, None)), p.node(), as_="p").select(
+            p.count("p", distinct=True), p.collect("p", distinct=True), p.count()
+        ),
+    )
+    for end in ("0", "1")
+]
+
+
 def test_patterns_answer_as_a_naive_search(tmp_path):
     with asyncio.Runner() as runner:  # one store for all examples: making the file takes longer than a query
         store = SqliteGraphStore(tmp_path / "graph.db", synchronous="NORMAL")
@@ -365,6 +380,8 @@ def test_patterns_answer_as_a_naive_search(tmp_path):
 
         runner.run(begin())
         try:
+            for found in FOUND:
+                search = example(*found)(search)
             search()
         finally:
             runner.run(store.close())

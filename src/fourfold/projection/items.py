@@ -40,6 +40,9 @@ Scalar = str | int | float | bool
 Value = Scalar | tuple[Scalar, ...]
 Properties = Mapping[str, Value]
 
+_JSON = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False
+)  # made once: dumps() makes one a call
 _INT_MAX = 2**63 - 1  # Neo4j, SQLite and Qdrant all hold signed 64-bit integers
 _NOTHING: Properties = MappingProxyType({})
 
@@ -152,7 +155,7 @@ class NodeRef:
     @property
     def key(self) -> str:
         """Canonical text of the identity's values, unique under the label."""
-        return json.dumps([value for _, value in self.identity], ensure_ascii=False, separators=(",", ":"))
+        return _JSON.encode([value for _, value in self.identity])
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +264,7 @@ def _vector_hex(vector: tuple[float, ...] | None) -> str | None:
 
 def _canonical(value: object) -> bytes:
     # JSON tells 1, 1.0, true and "1" apart, and Python's repr of a float is the shortest that reads back: exact.
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _JSON.encode(value).encode()
 
 
 def _digest(*groups: list[bytes]) -> bytes:
