@@ -6,17 +6,22 @@ import asyncio
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from fourfold.errors import ConflictError, FourfoldError, NotFoundError
 from fourfold.objects.inspection import check_object
+from fourfold.objects.registry import ObjectRegistry
+from fourfold.objects.stage import StageRegistry
 from fourfold.objects.upload import Uploader
-from fourfold.rows.engine import read_transaction, write_transaction
+from fourfold.rows.engine import open_engine, read_transaction, write_transaction
 from fourfold.rows.tables import object_ref, stage
 from fourfold.testing.objects import at_points, open_objects, pausing
 
@@ -213,6 +218,33 @@ async def test_f23_the_stage_decides_when_the_work_row_was_quarantined(objects):
         await objects.target.remove([second.key])  # a late worker
         assert await objects.store.read(second.key) == b"2"
     await nothing_dangles(objects)
+
+
+async def test_f23_promotion_decides_under_the_write_lock_whoever_began_the_transaction(sqlite_url, tmp_path):
+    """An application's own engine begins deferred; a stage looked up without the lock could be gone a moment later."""
+    path = sqlite_url.removeprefix("sqlite:///")
+    looked = []
+
+    class Watching(StageRegistry):
+        async def held(self, keys):
+            connected = closing(sqlite3.connect(path, timeout=0, isolation_level=None))
+            with connected as other, pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+            looked.append(keys)
+            return await super().held(keys)
+
+    engine = open_engine(sqlite_url)
+    foreign = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    try:
+        async with open_objects(engine, tmp_path) as parts:
+            stored = await parts.uploader.put(b"x")
+            async with foreign.begin() as connection:
+                await ObjectRegistry(Watching(parts.stages.engine)).promote(connection, stored)
+            assert looked == [[stored.key]]
+            assert await parts.registered() == [stored.key]
+    finally:
+        await foreign.dispose()
+        await engine.dispose()
 
 
 async def test_f23_a_late_removal_waits_for_the_promotion_that_it_meets(objects):
@@ -458,6 +490,17 @@ async def test_f25_a_damaged_object_is_not_given_out_again(objects, tmp_path):
     new = await put_equal(objects, "1")
     assert new.key != old.key
     await nothing_dangles(objects)
+
+
+async def test_f25_equal_bytes_wait_for_the_unit_that_stores_them(objects):
+    async with objects.unit() as files:
+        first = await files.put(b"the same bytes", deduplicate=True)
+        await files.link("songs", "1", "file", first.key)
+        putting = asyncio.create_task(put_equal(objects, "2"))
+        done, _ = await asyncio.wait([putting], timeout=0.3)
+        assert not done
+    assert (await putting).key == first.key
+    assert await objects.kept() == [first.key]
 
 
 async def test_f25_units_that_store_equal_bytes_at_once_share_one_object(objects):

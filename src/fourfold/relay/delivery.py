@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fourfold.errors import FourfoldError, RevokedError
+from fourfold.errors import DriftError, FourfoldError, RevokedError
 from fourfold.faultpoints import reach
 from fourfold.projection.items import PointFragment
 from fourfold.relay.project import project
@@ -208,6 +208,14 @@ class RemovalDelivery:
 
     async def bring(self, token: int, keys: Sequence[WorkKey]) -> list[Failure]:
         """Remove what is neither registered nor staged."""
-        del token
-        await self._files.remove([work.key for work in keys])
-        return []
+        try:
+            await self._files.remove([work.key for work in keys])
+        except FourfoldError as error:
+            # Not our store, or away: that is the whole lot's. Anything else is one object's: find out whose.
+            if error.retryable or isinstance(error, DriftError):
+                raise
+            if len(keys) == 1:
+                return [Failure(keys[0], error.code, str(error))]
+        else:
+            return []
+        return [failure for work in keys for failure in await self.bring(token, [work])]

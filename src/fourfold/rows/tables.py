@@ -169,6 +169,7 @@ object_ = sa.Table(
     # writers that name two files in opposite orders would deadlock (F10); a foreign key's share locks don't.
     sa.Column("unreferenced_since", _TIME),
     sa.Index("fourfold_object_content", "sha256", "size_bytes"),
+    sa.Index("fourfold_object_unreferenced", "unreferenced_since"),
 )
 
 object_ref = sa.Table(

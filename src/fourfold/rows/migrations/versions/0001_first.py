@@ -137,6 +137,7 @@ def _objects() -> None:
         sa.Column("unreferenced_since", TIME),
     )
     op.create_index("fourfold_object_content", "fourfold_object", ["sha256", "size_bytes"])
+    op.create_index("fourfold_object_unreferenced", "fourfold_object", ["unreferenced_since"])
     op.create_table(
         "fourfold_object_ref",
         sa.Column("table_name", sa.Text, primary_key=True),
