@@ -46,7 +46,7 @@ class Progress:
 class VerifyReport:
     """The outcome of one run.
 
-    `differences` holds the first `kept` of them; `counts` counts all by (target, kind).
+    `differences` holds all of them, because repair queues them by key; `counts` has their number by (target, kind).
     """
 
     deep: bool

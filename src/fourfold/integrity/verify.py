@@ -45,8 +45,8 @@ UNION
 SELECT c.table_name, k.value FROM fourfold_change AS c, {line_keys}
 WHERE c.kind = 'keys' AND (c.table_name, k.value) IN {each_pair:keys}
 UNION
-SELECT w.table_name, p.b FROM fourfold_work AS w, {each_pair:keys} AS p
-WHERE w.target = :target AND w.table_name = 'sweep:' || p.a
+SELECT p.a, p.b FROM {each_pair:keys} AS p CROSS JOIN fourfold_work AS w
+WHERE w.target = :target AND w.table_name = 'sweep:' || p.a AND w.key = ''
 """
 
 

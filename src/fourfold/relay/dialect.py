@@ -65,8 +65,8 @@ def statement(template: str, dialect_name: str) -> TextClause:
 
     Args:
         template: A module's constant with `{now}`, `{least}`, `{greatest}`, `{skip_locked}`, `{for_update}`,
-            `{for_share}`,
-            `{line_keys}`, and `{each_int:name}`, `{each_text:name}`, `{each_pair:name}` for a JSON list parameter.
+            `{for_share}`, `{line_keys}`, and `{each_int:name}`, `{each_text:name}`, `{each_pair:name}` for a JSON list
+            parameter.
         dialect_name: `sqlite` or `postgresql`.
     """
     words = _POSTGRESQL if dialect_name == "postgresql" else _SQLITE

@@ -38,19 +38,20 @@ _TAKE = """
 SELECT id, table_name, kind, lane FROM fourfold_change ORDER BY id LIMIT :limit {skip_locked}
 """
 
+# CROSS JOIN holds SQLite to this order: by itself it would index the whole backlog for each helping.
 _QUEUE_KEYS = (
     """
 INSERT INTO fourfold_work (target, table_name, key, lane, first_change, last_change, queued_at)
 SELECT i.target, c.table_name, k.value, min(c.lane), min(c.id), max(c.id), min(c.created_at)
-FROM fourfold_change AS c JOIN fourfold_interest AS i ON i.table_name = c.table_name, {line_keys}
-WHERE c.kind = 'keys' AND c.id IN {each_int:ids}
+FROM fourfold_change AS c CROSS JOIN fourfold_interest AS i CROSS JOIN {line_keys}
+WHERE i.table_name = c.table_name AND c.kind = 'keys' AND c.id IN {each_int:ids}
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
     + UPSERT_TAIL
 )
 
 _LINE_KEYS = """
-SELECT k.value, min(c.lane), min(c.id), max(c.id) FROM fourfold_change AS c, {line_keys}
+SELECT k.value, min(c.lane), min(c.id), max(c.id) FROM fourfold_change AS c CROSS JOIN {line_keys}
 WHERE c.kind = 'keys' AND c.table_name = :table_name AND c.id IN {each_int:ids} GROUP BY k.value
 """
 

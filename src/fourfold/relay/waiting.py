@@ -30,8 +30,8 @@ _POLL_LEAST_SECONDS = 0.005
 _POLL_MOST_SECONDS = 0.25
 
 _PENDING = """
-SELECT i.target AS target FROM fourfold_change AS c JOIN fourfold_interest AS i ON i.table_name = c.table_name
-WHERE c.id BETWEEN :low AND :high AND i.target IN {each_text:targets}
+SELECT i.target AS target FROM fourfold_change AS c CROSS JOIN fourfold_interest AS i
+WHERE i.table_name = c.table_name AND c.id BETWEEN :low AND :high AND i.target IN {each_text:targets}
 AND EXISTS (SELECT 1 FROM {each_pair:ranges} AS n WHERE c.id BETWEEN CAST(n.a AS bigint) AND CAST(n.b AS bigint))
 UNION
 SELECT CAST(t.value AS text) FROM fourfold_change AS c, {each_text:targets} AS t

@@ -63,7 +63,7 @@ class Relay:
 
     Args:
         engine: Of the rows; the primary.
-        plan: This process's declarations; when the database has others, the worker waits and says so in `statistics()`.
+        plan: This process's declarations; when the database has others, the worker waits, and `status` says so.
         deliveries: One per target.
         lease_seconds: After this a stopped worker's keys go to another one; renewed while a lot is worked on.
         name: For people; default is host and process id.
