@@ -849,7 +849,7 @@ def holding() -> list[Configuration]:
         replace(dependent, name="a row and its dependent, slow dispatch", slow_dispatch=True),
         replace(dependent, name="a row changed twice and its dependent", writers=A_TWICE_AND_B, crashes=0, losses=0),
         replace(ordered, name="ordered target, one key", crashes=2, expiries=2),
-        replace(ordered, name="ordered target, a row and its dependent", writers=A_AND_B, dependents=True),
+        replace(ordered, name="ordered target, a row and its dependent", writers=A_AND_B, dependents=True, losses=0),
         Configuration("progress, one key", A_TWICE, sweeps=1, progress=True),
         replace(dependent, name="progress, a row and its dependent", losses=0, progress=True),
     ]
@@ -885,6 +885,7 @@ def deep() -> list[Configuration]:
         Configuration("deep: two keys, a write each", A_TWICE_AND_B, split_writes=True),
         Configuration("deep: dependent", A_TWICE_AND_B, dependents=True),
         Configuration("deep: dependent, slow dispatch", A_TWICE_AND_B, dependents=True, losses=0, slow_dispatch=True),
+        Configuration("deep: ordered, losses", A_AND_B, dependents=True, ordered=True, checks=ORDERED_CHECKS),
         Configuration("deep: ordered", A_TWICE_AND_B, dependents=True, ordered=True, losses=0, checks=ORDERED_CHECKS),
     ]
 

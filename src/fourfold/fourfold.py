@@ -22,7 +22,7 @@ from fourfold.objects.files import Files, StoredFiles
 from fourfold.projection import compile_plan, models_of
 from fourfold.relay.retry import retry
 from fourfold.relay.status import QuarantinedKey, RelayStatus, quarantined_keys, relay_status
-from fourfold.relay.waiting import wait_settled
+from fourfold.relay.waiting import check_targets, wait_settled
 from fourfold.relay.worker import Relay
 from fourfold.rows.engine import read_options
 from fourfold.rows.errors import mapped_errors
@@ -181,14 +181,15 @@ class Fourfold:
 
     async def close(self) -> None:
         """Stop the relay after the lots in hand, and close what was opened here. Safe to call twice."""
-        if self._relay is not None and self._relay_task is not None:
-            self._relay.stop()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._relay_task
-        self._relay = self._relay_task = None
-        if self._stores is not None:
-            stores, self._stores = self._stores, None
-            await stores.close()
+        try:
+            if self._relay is not None and self._relay_task is not None:
+                self._relay.stop()
+                await asyncio.wait([self._relay_task])  # unlike awaiting it, this keeps a cancellation of our own
+        finally:
+            self._relay = self._relay_task = None
+            if self._stores is not None:
+                stores, self._stores = self._stores, None
+                await stores.close()
 
     @property
     def stores(self) -> Stores:
@@ -271,14 +272,14 @@ class Fourfold:
             FourfoldError: What the commit raises, mapped; the block's own exceptions pass through.
         """
         async with contextlib.AsyncExitStack() as stack:
-            if session is None:
-                own = AsyncSession(self.engine, expire_on_commit=False, sync_session_class=TrackedSession)
-                joined = await stack.enter_async_context(own)
-            else:
-                joined = session
+            own = AsyncSession(self.engine, expire_on_commit=False, sync_session_class=TrackedSession)
+            joined = own if session is None else session
             files = Files(joined, engine=self.engine, uploader=self.stores.uploader, registry=self.stores.registry)
             if session is None:  # else they are tidied up by collection, when the lease ends
+                # The session ends before the files are tidied up: an open transaction holds the rows of their stages,
+                # and releasing those under it would wait for ourselves.
                 stack.push_async_callback(files.close)
+                await stack.enter_async_context(own)
             yield UnitOfWork(joined, files, self.engine, self.targets, self._wake)
             if session is None:
                 with mapped_errors():
@@ -298,9 +299,11 @@ class Fourfold:
         Raises:
             SettleTimeoutError: Not yet; the relay goes on.
             QuarantinedError: A key of the session can't be projected.
+            NotFoundError: Code `settle.unknown_target`.
         """
         changes = changes_of(session.sync_session)
-        await wait_settled(self.engine, changes, targets or self.targets, timeout=timeout, wake=self._wake)
+        chosen = check_targets(targets, self.targets)
+        await wait_settled(self.engine, changes, chosen, timeout=timeout, wake=self._wake)
 
     async def drain(self) -> None:
         """Bring every target up to date here and now; what is paused or in another worker's hands is left."""

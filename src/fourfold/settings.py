@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=0)] = 60.0
     lot_size: Annotated[int, Field(gt=0, le=10_000)] = 500
     embed_lot_size: Annotated[int, Field(gt=0, le=10_000)] = 64
-    stage_lease_seconds: float = 3600.0
+    stage_lease_seconds: Annotated[float, Field(gt=0)] = 3600.0
     collection_grace_seconds: Annotated[float, Field(ge=0)] = 3600.0
     collection_most_missing: Annotated[float, Field(ge=0, le=1)] = 0.05
     largest_file_bytes: Annotated[int, Field(ge=0)] = 0
@@ -90,14 +90,6 @@ class Settings(BaseSettings):
         if self.files_url is not None:
             return self.files_url.get_secret_value()
         return (self.data_folder.absolute() / "files").as_uri()
-
-    @property
-    def stage_location(self) -> str | None:
-        """URL of the database of staged uploads: its own file beside SQLite rows, None for the rows' database."""
-        if not self.rows_location.startswith("sqlite"):
-            return None
-        rows = Path(self.rows_location.partition("///")[2])
-        return f"sqlite+aiosqlite:///{rows.with_name('stage.db')}"
 
     def make_data_folder(self) -> Path:
         """Make the data folder if missing.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from fourfold.relay.waiting import UnitChanges, wait_settled
+from fourfold.relay.waiting import UnitChanges, check_targets, wait_settled
 from fourfold.rows.changes import mark_begin_sync, own_changes_sync
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["TrackedSession", "UnitOfWork", "changes_of"]
 
 _INFO = "fourfold_changes"
+_UNCOMMITTED = "fourfold_uncommitted_changes"
 
 
 class TrackedSession(Session):
@@ -40,13 +41,25 @@ def _mark_begin(_session: Session, _transaction: SessionTransaction, connection:
 
 
 @event.listens_for(TrackedSession, "before_commit")
-def _remember_changes(session: Session) -> None:
+def _look_for_changes(session: Session) -> None:
+    if session.in_nested_transaction():
+        return  # a savepoint's end commits nothing
     session.flush()  # what the flush writes has its lines only afterwards
     connection = session.connection()
     lines = own_changes_sync(connection)
     if lines is not None:
-        before = changes_of(session)
-        session.info[_INFO] = before.extended(lines)
+        session.info[_UNCOMMITTED] = changes_of(session).extended(lines)
+
+
+@event.listens_for(TrackedSession, "after_commit")
+def _remember_changes(session: Session) -> None:
+    if not session.in_nested_transaction():
+        session.info[_INFO] = session.info.pop(_UNCOMMITTED, changes_of(session))
+
+
+@event.listens_for(TrackedSession, "after_rollback")
+def _forget_changes(session: Session) -> None:
+    session.info.pop(_UNCOMMITTED, None)
 
 
 def changes_of(session: Session) -> UnitChanges:
@@ -95,5 +108,7 @@ class UnitOfWork:
         Raises:
             SettleTimeoutError: Not yet; the relay goes on.
             QuarantinedError: A key of this unit can't be projected.
+            NotFoundError: Code `settle.unknown_target`.
         """
-        await wait_settled(self._engine, self.changes, targets or self._targets, timeout=timeout, wake=self._wake)
+        chosen = check_targets(targets, self._targets)
+        await wait_settled(self._engine, self.changes, chosen, timeout=timeout, wake=self._wake)

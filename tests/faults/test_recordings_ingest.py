@@ -119,7 +119,7 @@ async def test_recordings_10_cancelled_ingest_leaves_whole_files_only(store: Fou
                 await never.wait()
 
     faultpoints.set_hooks(hook)
-    task = asyncio.create_task(ingest(store, music, jobs=1))
+    task = asyncio.create_task(ingest(store, music, jobs=2))
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
-from fourfold.errors import QuarantinedError, SettleTimeoutError, StoreUnavailableError
+from fourfold.errors import NotFoundError, QuarantinedError, SettleTimeoutError, StoreUnavailableError
 from fourfold.fourfold import Fourfold
 from fourfold.graph.patterns import match, node, prop
 from fourfold.relay.worker import Relay
@@ -311,7 +311,13 @@ async def test_dependents_follow_children_and_parents(store):
     key = await add_song(store, "song", artist_id=1)
     async with store.unit_of_work() as work:
         work.session.add(Note(id=1, song_id=key, text="loud"))
-    await work.settled(targets=["files"], timeout=0)
+    with pytest.raises(NotFoundError, match="did you mean 'graph'"):
+        await work.settled(["grahp"], timeout=0)
+    with pytest.raises(SettleTimeoutError):  # until it is dispatched, nobody knows whom it concerns
+        await work.settled(["files"], timeout=0)
+    while await store.new_relay().dispatch_once():
+        pass
+    await work.settled(["files"], timeout=0)
     with pytest.raises(SettleTimeoutError) as raised:
         await work.settled(timeout=0)
     assert raised.value.targets == ("graph", "vectors.songs")

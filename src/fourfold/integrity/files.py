@@ -1,8 +1,7 @@
 """Compare the object store with the registry, and the registry with the rows that name objects.
 
 Quick looks at existence and size; deep reads and hashes every byte. Nothing is removed: what is missing or altered
-can't be mended from here (restore it), and what nobody registered is queued for removal by repair, which looks once
-more.
+can't be mended from here (restore it), and repair leaves alone what nobody registered.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from fourfold.errors import FourfoldError
+from fourfold.errors import NotFoundError
 from fourfold.integrity.report import Difference, Progress
 from fourfold.objects.inspection import check_object, orphans, scan_registry
 from fourfold.objects.marker import check_marker
@@ -67,6 +66,6 @@ async def _is_registered(stores: Stores, key: str) -> bool:
     async with read_transaction(stores.engine) as connection:
         try:
             await ObjectRegistry(stores.stages).info(connection, key)
-        except FourfoldError:
+        except NotFoundError:
             return False
     return True

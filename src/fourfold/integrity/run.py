@@ -101,8 +101,9 @@ class Integrity:
             DriftError: Code `repair.mass_deletion`.
         """
         queued = 0
-        for name, target in self._stores.targets.items():
+        for name in self._stores.targets:  # all are asked before the first is touched
             guard_mass_deletion(name, report.counts[name, "extra"], report.checked.get(name, 0), confirmed=confirmed)
+        for target in self._stores.targets.values():
             queued += await queue_differences(self._stores.engine, target, report.differences)
         if self._stores.graph is not None and report.counts["graph", "orphan"]:
             queued += await self._stores.graph.remove_orphans()

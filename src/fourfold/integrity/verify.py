@@ -45,6 +45,9 @@ UNION
 SELECT c.table_name, k.value FROM fourfold_change AS c, {line_keys}
 WHERE c.kind = 'keys' AND (c.table_name, k.value) IN {each_pair:keys}
 UNION
+SELECT p.a, p.b FROM {each_pair:keys} AS p CROSS JOIN {each_pair:dependencies} AS d
+WHERE d.a = p.a AND EXISTS (SELECT 1 FROM fourfold_change AS c WHERE c.table_name = d.b)
+UNION
 SELECT p.a, p.b FROM {each_pair:keys} AS p CROSS JOIN fourfold_work AS w
 WHERE w.target = :target AND w.table_name = 'sweep:' || p.a AND w.key = ''
 """
@@ -81,6 +84,10 @@ class TargetVerifier:
         self._embedding = embedding
         self._progress = progress or (lambda _: None)
         self._settle_seconds = settle_seconds
+        # (dependent, table): until a change of the table is dispatched, nobody knows which dependents it concerns.
+        self._dependencies = [
+            (dependent.table, spec.table) for spec in plan.captures for dependent in plan.dependents_of(spec.table)
+        ]
 
     async def verify(self, report: VerifyReport) -> None:
         """Add this target's differences to `report`."""
@@ -168,9 +175,9 @@ class TargetVerifier:
         while rest:
             pending = await self._pending(rest)
             settled = [owner for owner in rest if owner not in pending]
-            verdicts = await self._judge(settled, deep=report.deep)
+            expected, verdicts = await self._judge(settled, deep=report.deep)
             # A change that came in while we judged makes the verdict worthless: look once more.
-            changed = await self._pending(settled)
+            changed = await self._pending(settled) | await self._moved(expected, verdicts)
             for owner, difference in verdicts.items():
                 if difference is not None and owner not in changed:
                     report.add(difference)
@@ -183,17 +190,32 @@ class TargetVerifier:
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * 2, 1.0)
 
+    async def _moved(self, expected: Mapping[Owner, bytes], verdicts: Mapping[Owner, Difference | None]) -> set[Owner]:
+        """Owners whose row changed while we judged: the change may have come and settled between our two reads."""
+        suspects = [owner for owner, difference in verdicts.items() if difference is not None]
+        if not suspects:
+            return set()
+        fragments, _ = await project_keys(self._engine, self._plan, self._target.name, suspects, self._models)
+        now = {fragment.owner: fragment.digest for fragment in fragments if not fragment.is_empty}
+        return {owner for owner in suspects if now.get(owner) != expected.get(owner)}
+
     async def _pending(self, owners: Sequence[Owner]) -> set[Owner]:
         if not owners:
             return set()
-        parameters = {"target": self._target.name, "keys": json.dumps([[o.table, o.key] for o in owners])}
+        parameters = {
+            "target": self._target.name,
+            "keys": json.dumps([[owner.table, owner.key] for owner in owners]),
+            "dependencies": json.dumps(self._dependencies),
+        }
         async with read_transaction(self._engine) as connection:
             rows = await connection.execute(statement(_PENDING, connection.dialect.name), parameters)
             return {Owner(*row) for row in rows} & set(owners)
 
-    async def _judge(self, owners: Sequence[Owner], *, deep: bool) -> dict[Owner, Difference | None]:
+    async def _judge(
+        self, owners: Sequence[Owner], *, deep: bool
+    ) -> tuple[dict[Owner, bytes], dict[Owner, Difference | None]]:
         if not owners:
-            return {}
+            return {}, {}
         target = self._target.name
         fragments, failures = await project_keys(self._engine, self._plan, target, owners, self._models)
         expected = {fragment.owner: fragment.digest for fragment in fragments if not fragment.is_empty}
@@ -207,7 +229,7 @@ class TargetVerifier:
                 content = b"altered"
             kind, detail = _verdict(expected.get(owner), written, content, failures.get(owner))
             verdicts[owner] = Difference(target, kind, owner.table, owner.key, detail) if kind else None
-        return verdicts
+        return expected, verdicts
 
     async def _written(self, owner: Owner) -> bytes | None:
         before = (int.from_bytes(owner.hash, "big") - 1) % (1 << 128)

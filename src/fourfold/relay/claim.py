@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fourfold.faultpoints import reach
 from fourfold.relay.declare import declarations_match
 from fourfold.relay.dialect import statement
+from fourfold.relay.enqueue import share_work, swept_table
 from fourfold.rows.engine import read_transaction, write_transaction
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from fourfold.projection.plan import Plan
     from fourfold.relay.delivery import Delivery
 
-__all__ = ["Lot", "WorkKey", "claim", "renew", "sweep_tokens"]
+__all__ = ["Lot", "WorkKey", "claim", "end_token", "renew", "revoked", "sweep_tokens"]
 
 _FREE = "(w.token IS NULL OR w.lease_until < {now}) AND (w.not_before IS NULL OR w.not_before <= {now})"
 _AWAKE = "NOT EXISTS (SELECT 1 FROM fourfold_target AS t WHERE t.name = :target AND t.paused_until > {now})"
@@ -46,11 +47,13 @@ _LEASE = """
 UPDATE fourfold_work SET
     unrevoked = CASE WHEN token IS NULL THEN unrevoked
         WHEN unrevoked = '' THEN CAST(token AS text) ELSE unrevoked || ',' || CAST(token AS text) END,
-    token = :token, lease_until = {now} + :lease_seconds, claimed_version = version, pending_first = NULL,
-    attempts = attempts + 1
+    token = :token, lease_until = {now} + :lease_seconds, claimed_version = version, attempts = attempts + 1,
+    first_change = {least}(first_change, coalesce(pending_first, first_change)), pending_first = NULL
 WHERE target = :target AND (table_name, key) IN {each_pair:keys}
 RETURNING table_name, key, first_change, last_change, attempts, unrevoked
 """
+
+_REVOKED = "UPDATE fourfold_work SET unrevoked = '' WHERE token = :token"
 
 _RENEW = "UPDATE fourfold_work SET lease_until = {now} + :lease_seconds WHERE token = :token"
 
@@ -114,6 +117,8 @@ async def _lease(connection: AsyncConnection, target: str, token: int, limit: in
     found = (await connection.execute(statement(_LOCK, dialect), {"target": target, "limit": limit})).all()
     if not found:
         return None
+    # A sweep may take minutes: users' keys don't wait behind it, it is claimed when there is nothing else.
+    found = [row for row in found if swept_table(row.table_name) is None] or found[:1]
     parameters = {
         "target": target,
         "token": token,
@@ -129,9 +134,17 @@ def _tokens(texts: Iterable[str]) -> Iterable[int]:
     return (int(number) for text in texts if text for number in text.split(","))
 
 
+async def revoked(engine: AsyncEngine, lot: Lot) -> None:
+    """Forget the tokens that a lot's rows remembered: they are revoked, and a long outage must not pile them up."""
+    async with write_transaction(engine) as connection:
+        await share_work(connection)
+        await connection.execute(statement(_REVOKED, connection.dialect.name), {"token": lot.token})
+
+
 async def renew(engine: AsyncEngine, lot: Lot, *, lease_seconds: float) -> None:
     """Lengthen the lease on what is still ours; a heartbeat for slow targets, never a proof of possession."""
     async with write_transaction(engine) as connection:
+        await share_work(connection)
         parameters = {"token": lot.token, "lease_seconds": lease_seconds}
         await connection.execute(statement(_RENEW, connection.dialect.name), parameters)
 
@@ -143,6 +156,13 @@ _TOKENS_IN_USE = (
 _OLD_TOKENS = "SELECT id FROM fourfold_token WHERE target = :target AND created_at < {now} - :age_seconds ORDER BY id"
 
 _FORGET = "DELETE FROM fourfold_token WHERE id IN {each_int:tokens}"
+
+
+async def end_token(engine: AsyncEngine, delivery: Delivery, token: int) -> None:
+    """Remove a finished token from the target, then its number; in this order, so that a death between is swept."""
+    await delivery.revoke_tokens([token])
+    async with write_transaction(engine) as connection:
+        await connection.execute(statement(_FORGET, connection.dialect.name), {"tokens": json.dumps([token])})
 
 
 async def sweep_tokens(engine: AsyncEngine, delivery: Delivery, *, age_seconds: float) -> int:

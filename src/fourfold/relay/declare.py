@@ -45,6 +45,8 @@ async def is_declared(connection: AsyncConnection) -> bool:
 async def declare(connection: AsyncConnection, plan: Plan) -> list[tuple[str, str]]:
     """Record `plan`, and queue a sweep for each (target, table) whose projection is new, changed or gone.
 
+    A target that nothing declares any more is forgotten with its work; its data is not touched.
+
     Args:
         connection: In a write transaction.
         plan: The declarations that count from now on.
@@ -64,5 +66,10 @@ async def declare(connection: AsyncConnection, plan: Plan) -> list[tuple[str, st
         if (target, table) in wanted:
             row = {"target": target, "table_name": table, "declaration": wanted[target, table]}
             await connection.execute(sa.insert(tables.interest), row)
-        await enqueue_sweep(connection, [target], table)
+        if target in plan.targets:
+            await enqueue_sweep(connection, [target], table)
+    for target in {target for target, _ in known} - set(plan.targets):
+        # Nobody opens it any more, so nobody could settle its work; what it holds stays where it is.
+        for own in (tables.work.c.target, tables.quarantine.c.target, tables.target.c.name):
+            await connection.execute(sa.delete(own.table).where(own == target))
     return changed

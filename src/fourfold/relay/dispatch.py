@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from fourfold.faultpoints import reach
 from fourfold.relay.declare import declarations_match
 from fourfold.relay.dialect import statement
-from fourfold.relay.enqueue import UPSERT_TAIL, enqueue, enqueue_sweep
+from fourfold.relay.enqueue import UPSERT_TAIL, enqueue, enqueue_sweep, own_work
 from fourfold.rows.engine import write_transaction
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ async def dispatch(engine: AsyncEngine, plan: Plan, *, limit: int) -> int:
         if not lines:
             return 0
         await reach("relay.dispatch_taken")
+        await own_work(connection)
         ids = json.dumps([line.id for line in lines])
         await connection.execute(statement(_QUEUE_KEYS, connection.dialect.name), {"ids": ids})
         for table in sorted({line.table for line in lines}):

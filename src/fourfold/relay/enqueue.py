@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
 from fourfold.relay.dialect import statement
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["UPSERT_TAIL", "enqueue", "enqueue_sweep", "swept_table"]
+__all__ = ["UPSERT_TAIL", "enqueue", "enqueue_sweep", "own_work", "share_work", "swept_table"]
 
 # A work row of this "table" stands for the whole table: queue every row, and every owner that has no row any more. Its
 # key is empty. (An empty key alone would not do: a text key may be empty, while no table's name has a colon.)
@@ -35,6 +37,11 @@ ON CONFLICT (target, table_name, key) DO UPDATE SET
     not_before = NULL
 """
 
+# Dispatch queues changed keys and dependents in several statements, so it can't lock work rows in one order; everybody
+# else does (by target, table and key). So dispatch has the table to itself, and the others share it.
+_OWN = "SELECT pg_advisory_xact_lock(hashtext('fourfold.work'))"
+_SHARE = "SELECT pg_advisory_xact_lock_shared(hashtext('fourfold.work'))"
+
 _ENQUEUE = (
     """
 INSERT INTO fourfold_work (target, table_name, key, lane, first_change, last_change, queued_at)
@@ -45,6 +52,18 @@ WHERE 1 = 1 ORDER BY 1, 2, 3
 """
     + UPSERT_TAIL
 )
+
+
+async def own_work(connection: AsyncConnection) -> None:
+    """Wait until nobody else changes work rows, and keep it so until the transaction ends."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(sa.text(_OWN))
+
+
+async def share_work(connection: AsyncConnection) -> None:
+    """Wait until no dispatch is under way, and keep it so until the transaction ends; before work rows are changed."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(sa.text(_SHARE))
 
 
 async def enqueue(
@@ -76,6 +95,7 @@ async def enqueue(
         "first": first,
         "last": last,
     }
+    await share_work(connection)
     await connection.execute(statement(_ENQUEUE, connection.dialect.name), parameters)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fourfold.errors import FourfoldError
@@ -82,11 +83,12 @@ async def _project_piece(
             rows = await load(connection, table_plan, target, [work.key for work in works])
     # Any row's own types may fail to decode, with any exception: find the row, keep the cause.
     except Exception as error:
-        mapped = map_error(error)
-        if mapped.retryable:
+        mapped = map_error(error) if isinstance(error, (FourfoldError, SQLAlchemyError)) else None
+        if mapped is not None and mapped.retryable:
             raise mapped from error
         if len(works) == 1:
-            failures.append(Failure(works[0], mapped.code, str(mapped)))
+            code = mapped.code if mapped else "projection.failed"
+            failures.append(Failure(works[0], code, str(mapped or f"{type(error).__name__}: {error}")))
             return
         middle = len(works) // 2
         for half in (works[:middle], works[middle:]):

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from fourfold.faultpoints import reach
 from fourfold.relay.dialect import statement
+from fourfold.relay.enqueue import share_work
 from fourfold.rows import tables
 from fourfold.rows.engine import write_transaction
 
@@ -35,11 +36,12 @@ _LOCK_OURS = "SELECT 1 FROM fourfold_work WHERE token = :token ORDER BY target, 
 
 _UNQUARANTINE = """
 DELETE FROM fourfold_quarantine WHERE target = :target AND (table_name, key) IN
-    (SELECT table_name, key FROM fourfold_work WHERE token = :token AND (table_name, key) IN {each_pair:done})
+    (SELECT table_name, key FROM fourfold_work WHERE token = :token AND (table_name, key) NOT IN {each_pair:failed})
 """
 
 _SETTLE = """
-DELETE FROM fourfold_work WHERE token = :token AND version = claimed_version AND (table_name, key) IN {each_pair:done}
+DELETE FROM fourfold_work
+WHERE token = :token AND version = claimed_version AND (table_name, key) NOT IN {each_pair:failed}
 """
 
 # What is left under our token has a newer change, or was given back: every token that could write it is known to be
@@ -72,8 +74,6 @@ ON CONFLICT (name) DO UPDATE SET failures = fourfold_target.failures + 1, last_e
     paused_until = {now} + {least}(:most_pause, :first_pause * (1 << {least}(fourfold_target.failures, :doublings)))
 """
 
-_FORGET = "DELETE FROM fourfold_token WHERE id = :token"
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -99,19 +99,18 @@ async def settle(engine: AsyncEngine, lot: Lot, failures: Sequence[Failure] = ()
     A failed key with a newer change isn't quarantined but freed: its next try may succeed.
     """
     await reach("relay.settle_before")
-    failed = {(failure.work.table, failure.work.key) for failure in failures}
-    done = [[work.table, work.key] for work in lot.keys if (work.table, work.key) not in failed]
+    failed = json.dumps([[failure.work.table, failure.work.key] for failure in failures])
     async with write_transaction(engine) as connection:
         dialect = connection.dialect.name
         ours = {"target": lot.target, "token": lot.token}
+        await share_work(connection)
         await connection.execute(statement(_LOCK_OURS, dialect), {"token": lot.token})
-        await connection.execute(statement(_UNQUARANTINE, dialect), {**ours, "done": json.dumps(done)})
-        parameters = {"token": lot.token, "done": json.dumps(done)}
+        await connection.execute(statement(_UNQUARANTINE, dialect), {**ours, "failed": failed})
+        parameters = {"token": lot.token, "failed": failed}
         settled = (await connection.execute(statement(_SETTLE, dialect), parameters)).rowcount
         quarantined = [failure for failure in failures if await _quarantine(connection, lot, failure)]
         await connection.execute(statement(_FREE_OURS, dialect), {"token": lot.token})
         await connection.execute(statement(_TARGET_OK, dialect), {"target": lot.target})
-        await connection.execute(statement(_FORGET, dialect), {"token": lot.token})
         await reach("relay.settle_before_commit")
     await reach("relay.settle_after_commit")
     return Settlement(settled, len(lot.keys) - settled - len(quarantined), len(quarantined))
@@ -149,7 +148,8 @@ INSERT INTO fourfold_quarantine
     (target, table_name, key, code, cause, attempts, first_change, last_change, quarantined_at)
 VALUES (:target, :table_name, :key, :code, :cause, :attempts, :first, :last, {now})
 ON CONFLICT (target, table_name, key) DO UPDATE SET code = excluded.code, cause = excluded.cause,
-    attempts = fourfold_quarantine.attempts + excluded.attempts, last_change = excluded.last_change,
+    attempts = fourfold_quarantine.attempts + excluded.attempts,
+    last_change = {greatest}(fourfold_quarantine.last_change, excluded.last_change),
     quarantined_at = excluded.quarantined_at
 """
 
@@ -162,6 +162,7 @@ async def fail(engine: AsyncEngine, lot: Lot, error: Exception, *, pause_target:
     """
     async with write_transaction(engine) as connection:
         dialect = connection.dialect.name
+        await share_work(connection)
         await connection.execute(statement(_LOCK_OURS, dialect), {"token": lot.token})
         await connection.execute(statement(_GIVE_BACK, dialect), {"token": lot.token})
         if pause_target:

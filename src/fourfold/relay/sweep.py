@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from fourfold.relay.enqueue import enqueue
+from fourfold.rows import tables
 from fourfold.rows.engine import read_transaction, write_transaction
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ async def sweep(engine: AsyncEngine, plan: Plan, delivery: Delivery, table: str,
     if table_plan is not None and delivery.name in plan.targets_of(table):
         async for keys in row_keys(engine, table_plan):
             await _queue(engine, delivery, table, work, keys)
+    await _queue(engine, delivery, table, work, await _quarantined(engine, delivery, table))
     target = getattr(delivery, "target", None)
     if target is None:
         return
@@ -44,6 +46,14 @@ async def sweep(engine: AsyncEngine, plan: Plan, delivery: Delivery, table: str,
             await _queue(engine, delivery, table, work, piece)
             piece = []
     await _queue(engine, delivery, table, work, piece)
+
+
+async def _quarantined(engine: AsyncEngine, delivery: Delivery, table: str) -> list[str]:
+    """Keys that were never written: neither a row nor the target need have them."""
+    c = tables.quarantine.c
+    query = sa.select(c.key).where(c.target == delivery.name, c.table_name == table)
+    async with read_transaction(engine) as connection:
+        return list(await connection.scalars(query))
 
 
 async def _queue(engine: AsyncEngine, delivery: Delivery, table: str, work: WorkKey, keys: list[str]) -> None:
@@ -60,7 +70,9 @@ async def row_keys(engine: AsyncEngine, table_plan: TablePlan, *, piece: int = _
     while True:
         statement = sa.select(*columns).order_by(*columns).limit(piece)
         if last is not None:
-            statement = statement.where(sa.tuple_(*columns) > sa.tuple_(*last))
+            statement = statement.where(
+                sa.tuple_(*columns) > sa.tuple_(*last, types=[column.type for column in columns])
+            )
         async with read_transaction(engine) as connection:
             rows = (await connection.execute(statement)).all()
         if not rows:

@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fourfold.errors import QuarantinedError, SettleTimeoutError
+from fourfold.errors import NotFoundError, QuarantinedError, SettleTimeoutError, did_you_mean
 from fourfold.relay.dialect import statement
 from fourfold.rows.changes import OwnLines
 from fourfold.rows.engine import read_transaction
@@ -24,30 +24,27 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["UnitChanges", "is_settled", "wait_settled"]
+__all__ = ["UnitChanges", "check_targets", "is_settled", "wait_settled"]
 
 _POLL_LEAST_SECONDS = 0.005
 _POLL_MOST_SECONDS = 0.25
 
+# A line that isn't dispatched counts for every target: whom its dependents concern is known only then.
 _PENDING = """
-SELECT i.target AS target FROM fourfold_change AS c CROSS JOIN fourfold_interest AS i
-WHERE i.table_name = c.table_name AND c.id BETWEEN :low AND :high AND i.target IN {each_text:targets}
-AND EXISTS (SELECT 1 FROM {each_pair:ranges} AS n WHERE c.id BETWEEN CAST(n.a AS bigint) AND CAST(n.b AS bigint))
-UNION
-SELECT CAST(t.value AS text) FROM fourfold_change AS c, {each_text:targets} AS t
+SELECT CAST(t.value AS text) AS target FROM fourfold_change AS c CROSS JOIN {each_text:targets} AS t
 WHERE c.id BETWEEN :low AND :high
-AND NOT EXISTS (SELECT 1 FROM fourfold_interest AS i WHERE i.table_name = c.table_name)
 AND EXISTS (SELECT 1 FROM {each_pair:ranges} AS n WHERE c.id BETWEEN CAST(n.a AS bigint) AND CAST(n.b AS bigint))
 UNION
 SELECT w.target FROM fourfold_work AS w
-WHERE w.target IN {each_text:targets} AND w.first_change <= :high AND w.last_change >= :low
-AND EXISTS (SELECT 1 FROM {each_pair:ranges} AS n
-    WHERE CAST(n.a AS bigint) <= w.last_change AND CAST(n.b AS bigint) >= w.first_change)
+WHERE w.target IN {each_text:targets} AND w.last_change >= :low
+AND {least}(w.first_change, coalesce(w.pending_first, w.first_change)) <= :high
+AND EXISTS (SELECT 1 FROM {each_pair:ranges} AS n WHERE CAST(n.a AS bigint) <= w.last_change
+    AND CAST(n.b AS bigint) >= {least}(w.first_change, coalesce(w.pending_first, w.first_change)))
 """
 
 _QUARANTINED = """
 SELECT q.target, q.table_name, q.key, q.code, q.cause FROM fourfold_quarantine AS q
-WHERE q.target IN {each_text:targets} AND (q.table_name, q.key) IN {each_pair:keys} LIMIT 1
+WHERE q.target IN {each_text:targets} AND (q.table_name, q.key) IN {each_pair:keys} AND q.last_change >= :low LIMIT 1
 """
 
 
@@ -84,6 +81,19 @@ def _ranges(ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
+def check_targets(chosen: Collection[str] | None, known: Sequence[str]) -> Collection[str]:
+    """Return the targets to wait for: all that are known where none were chosen.
+
+    Raises:
+        NotFoundError: Code `settle.unknown_target`; a misspelt one would never be missing anything.
+    """
+    for name in chosen or ():
+        if name not in known:
+            message = f"no target {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}"
+            raise NotFoundError(message, code="settle.unknown_target", target=name)
+    return known if chosen is None else chosen
+
+
 async def is_settled(engine: AsyncEngine, changes: UnitChanges, targets: Collection[str]) -> set[str]:
     """Targets that have not got all of these changes yet; empty when settled.
 
@@ -93,12 +103,13 @@ async def is_settled(engine: AsyncEngine, changes: UnitChanges, targets: Collect
     listed = json.dumps(sorted(targets))
     async with read_transaction(engine) as connection:
         dialect = connection.dialect.name
-        named = {"keys": json.dumps(changes.keys), "targets": listed}
+        low = min(first for first, _ in changes.ranges)
+        named = {"keys": json.dumps(changes.keys), "targets": listed, "low": low}
         bad = (await connection.execute(statement(_QUARANTINED, dialect), named)).first()
         parameters = {
             "ranges": json.dumps(changes.ranges),
             "targets": listed,
-            "low": min(first for first, _ in changes.ranges),
+            "low": low,
             "high": max(last for _, last in changes.ranges),
         }
         pending = set((await connection.scalars(statement(_PENDING, dialect), parameters)).all())

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from fourfold.errors import FourfoldError, RevokedError
 from fourfold.faultpoints import reach
-from fourfold.relay.claim import claim, renew, sweep_tokens
+from fourfold.relay.claim import claim, end_token, renew, revoked, sweep_tokens
 from fourfold.relay.dispatch import dispatch
 from fourfold.relay.enqueue import swept_table
 from fourfold.relay.settle import fail, pause, settle
@@ -142,9 +144,18 @@ class Relay:
         """
         while True:
             done = await self.dispatch_once()
-            done += sum(await asyncio.gather(*(self.bring_once(delivery) for delivery in self._deliveries.values())))
+            done += await self._bring_each_once()
             if not done:
                 return
+
+    async def _bring_each_once(self) -> int:
+        tasks = [asyncio.create_task(self.bring_once(delivery)) for delivery in self._deliveries.values()]
+        try:
+            return sum(await asyncio.gather(*tasks))
+        finally:  # whoever is left must not go on over stores that are about to be closed
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def dispatch_once(self) -> int:
         """Take one helping of change lines; returns how many."""
@@ -181,7 +192,8 @@ class Relay:
             await self._give_back(lot, error, at_fault=False)
         # Top of a worker's lot: whatever it was, the keys go back and the target rests.
         except Exception as error:  # noqa: BLE001
-            await self._give_back(lot, map_error(error), at_fault=True)
+            cause = map_error(error) if isinstance(error, SQLAlchemyError) else error
+            await self._give_back(lot, cause, at_fault=True)
         return len(lot.keys)
 
     async def _bring(self, delivery: Delivery, lot: Lot) -> None:
@@ -189,6 +201,7 @@ class Relay:
             await reach("relay.revoke_before")
             await delivery.revoke_tokens(lot.unrevoked)
             await reach("relay.revoke_after")
+            await revoked(self._engine, lot)
         failures: list[Failure] = []
         keys: list[WorkKey] = []
         for work in lot.keys:
@@ -202,7 +215,7 @@ class Relay:
         settlement = await settle(self._engine, lot, failures)
         self._count(lot, settlement.settled, settlement.freed, settlement.quarantined)
         # Finished, and every request under it is answered: the target need not know it any longer.
-        await delivery.revoke_tokens([lot.token])
+        await end_token(self._engine, delivery, lot.token)
 
     def _count(self, lot: Lot, settled: int, freed: int, quarantined: int) -> None:
         counts = self._statistics
@@ -220,12 +233,12 @@ class Relay:
         async def beat() -> None:
             while True:
                 await asyncio.sleep(self._lease_seconds / 3)
-                await renew(self._engine, lot, lease_seconds=self._lease_seconds)
+                with contextlib.suppress(FourfoldError):  # a missed beat is no error: the next one may come in time
+                    await renew(self._engine, lot, lease_seconds=self._lease_seconds)
 
         task = asyncio.create_task(beat())
         try:
             yield
         finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):  # a missed beat is no error: the lease decides
-                await task
+            await asyncio.wait([task])  # unlike `await task` it keeps a cancellation of our own

@@ -53,6 +53,7 @@ class FaultPoints:
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
         self._pauses: dict[str, Pause] = {}
+        self._standing: list[Pause] = []
         self._errors: dict[str, list[BaseException]] = {}
         self._kill: tuple[str, int] | None = None
 
@@ -78,7 +79,7 @@ class FaultPoints:
     ) -> None:
         """Remove the hooks, and let everybody go on."""
         faultpoints.set_hooks(None)
-        for pause in self._pauses.values():
+        for pause in (*self._pauses.values(), *self._standing):
             pause.resume()
 
     def _visit_sync(self, point: str) -> None:
@@ -92,4 +93,5 @@ class FaultPoints:
         self._visit_sync(point)
         pause = self._pauses.pop(point, None)
         if pause is not None:
+            self._standing.append(pause)
             await pause._stand()  # noqa: SLF001 - the two classes are one tool

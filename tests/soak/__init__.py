@@ -1,0 +1,1 @@
+"""Long runs: processes killed at random under load, and thousands of random scripts (`make soak`)."""
