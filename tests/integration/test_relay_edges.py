@@ -1,0 +1,222 @@
+"""The relay at its edges: leftovers of dead workers, errors that aren't ours, providers and files that refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from fourfold.errors import DriftError, StoreRejectedError, StoreUnavailableError
+from fourfold.fourfold import Fourfold
+from fourfold.relay.claim import WorkKey, claim, sweep_tokens
+from fourfold.relay.delivery import RemovalDelivery
+from fourfold.relay.dispatch import dispatch
+from fourfold.relay.worker import Relay
+from fourfold.testing.faults import FaultPoints
+from tests.world import Song, assert_converged, open_world
+
+
+@pytest.fixture
+async def store(rows_url: str, tmp_path: Path) -> AsyncIterator[Fourfold]:
+    async with open_world(rows_url, tmp_path / "data") as opened:
+        await opened.drain()
+        yield opened
+
+
+async def execute(store: Fourfold, statement: str, **parameters: object) -> None:
+    async with store.engine.begin() as connection:
+        await connection.execute(sa.text(statement), parameters)
+
+
+async def scalar(store: Fourfold, statement: str) -> object:
+    async with store.engine.connect() as connection:
+        return await connection.scalar(sa.text(statement))
+
+
+async def add_songs(store: Fourfold, *titles: str) -> None:
+    async with store.unit_of_work() as work:
+        work.session.add_all(Song(title=title) for title in titles)
+
+
+def delivery(store: Fourfold, name: str):
+    return next(d for d in store.stores.deliveries(store.plan, store.settings) if d.name == name)
+
+
+async def test_tokens_of_dead_workers_are_swept_and_those_in_use_stay(store):
+    await add_songs(store, "one")
+    await store.new_relay().dispatch_once()
+    graph = delivery(store, "graph")
+    with FaultPoints() as points:
+        points.fail("relay.claim_after_token", RuntimeError("killed"))
+        with pytest.raises(RuntimeError):
+            await claim(store.engine, store.plan, graph, worker="w", limit=9, lease_seconds=60)
+    lot = await claim(store.engine, store.plan, graph, worker="w", limit=9, lease_seconds=60)
+    assert lot is not None
+    assert await sweep_tokens(store.engine, graph, age_seconds=-1) >= 1
+    assert await scalar(store, "SELECT count(*) FROM fourfold_token WHERE target = 'graph'") == 1
+    assert await sweep_tokens(store.engine, graph, age_seconds=-1) == 0
+    await execute(store, "UPDATE fourfold_work SET lease_until = 0")
+    await assert_converged(store)
+
+
+async def test_a_worker_with_other_declarations_neither_dispatches_nor_claims(store):
+    await add_songs(store, "one")
+    other = replace(store.plan, digest="other")
+    assert await dispatch(store.engine, other, limit=10) == 0
+    await store.new_relay().dispatch_once()
+    graph = delivery(store, "graph")
+    assert await claim(store.engine, other, graph, worker="w", limit=9, lease_seconds=60) is None
+    await assert_converged(store)
+
+
+async def test_two_claims_at_once_leave_nothing_for_the_second(store):
+    await add_songs(store, "one")
+    await store.new_relay().dispatch_once()
+    graph = delivery(store, "graph")
+    with FaultPoints() as points:
+        pause = points.pause("relay.claim_after_token")
+        late = asyncio.create_task(claim(store.engine, store.plan, graph, worker="w", limit=9, lease_seconds=60))
+        await pause.wait_reached()
+        await store.drain()
+        pause.resume()
+        assert await late is None
+    await assert_converged(store)
+
+
+async def test_a_running_relay_outlives_errors_and_renews_its_leases(store):
+    relay = Relay(store.engine, store.plan, store.stores.deliveries(store.plan, store.settings), lease_seconds=0.06)
+    with FaultPoints() as points:
+        points.fail("relay.dispatch_taken", RuntimeError("the rows are away"))
+        pause = points.pause("relay.write_before")
+        running = asyncio.create_task(relay.run())
+        await add_songs(store, "one")
+        relay.wake()
+        await pause.wait_reached()
+        assert "the rows are away" in relay.statistics().last_error
+        before = await scalar(store, "SELECT max(lease_until) FROM fourfold_work")
+        async with asyncio.timeout(20):
+            while await scalar(store, "SELECT max(lease_until) FROM fourfold_work") == before:
+                await asyncio.sleep(0)
+        pause.resume()
+        async with asyncio.timeout(20):
+            while not (await store.status()).in_step:
+                await asyncio.sleep(0)
+    relay.stop()
+    await running
+    await assert_converged(store)
+
+
+async def test_a_target_that_is_away_rests_and_its_error_is_told(store):
+    await add_songs(store, "one")
+    target = store.stores.targets["graph"]
+
+    async def away(token: int) -> None:
+        raise StoreUnavailableError(f"token {token}: nobody answers")
+
+    original, target.create_token = target.create_token, away
+    await store.drain()
+    graph = next(target for target in (await store.status()).relay.targets if target.name == "graph")
+    assert graph.failures == 1
+    assert "nobody answers" in graph.last_error
+    assert graph.paused_seconds > 0
+    target.create_token = original
+    await execute(store, "UPDATE fourfold_target SET paused_until = NULL")
+    await assert_converged(store)
+
+
+async def test_an_error_that_is_nobodys_gives_the_lot_back(store):
+    await add_songs(store, "one")
+    with FaultPoints() as points:
+        points.fail("relay.read_before", RuntimeError("a bug"), times=2)
+        await store.drain()
+    assert any("a bug" in target.last_error for target in (await store.status()).relay.targets)
+    await execute(store, "UPDATE fourfold_target SET paused_until = NULL")
+    await assert_converged(store)
+
+
+async def test_f11_a_row_that_cannot_even_be_read_is_found_and_the_others_go_on(store):
+    await add_songs(store, *(f"song {number}" for number in range(7)))
+    if store.engine.dialect.name == "sqlite":
+        await execute(store, "UPDATE songs SET tracks = 'no json' WHERE title = 'song 3'")
+    else:
+        await execute(store, "UPDATE songs SET tracks = '7' WHERE title = 'song 3'")
+    await store.drain()
+    assert {key.target for key in (await store.status()).quarantined} >= {"graph"}
+    assert (await store.graph.statistics()).nodes["Song"] == 6
+    await execute(store, "UPDATE songs SET tracks = '[]' WHERE title = 'song 3'")
+    await assert_converged(store)
+
+
+async def test_a_refused_text_is_found_by_splitting_and_a_wrong_dimension_is_the_providers(store):
+    embedder = store.stores.embedding
+    asked = embedder.embed
+
+    async def refusing(texts, *, kind="passage"):
+        if any("secret" in text for text in texts):
+            raise StoreRejectedError("not this text", code="embedder.refused")
+        return await asked(texts, kind=kind)
+
+    embedder.embed = refusing
+    await add_songs(store, "one", "two secret", "three")
+    await store.drain()
+    assert [key.code for key in (await store.status()).quarantined] == ["embedder.refused"]
+    assert await store.stores.collections["songs"].count() == 2
+
+    async def wrong(texts, *, kind="passage"):
+        raise StoreRejectedError(f"{len(texts)} {kind} of a wrong dimension", code="embedder.dimension")
+
+    embedder.embed = wrong
+    await add_songs(store, "four")
+    await store.drain()
+    vectors = next(t for t in (await store.status()).relay.targets if t.name == "vectors.songs")
+    assert "wrong dimension" in vectors.last_error
+
+    async def away(texts, *, kind="passage"):
+        raise StoreUnavailableError(f"{len(texts)} {kind}: nobody answers")
+
+    embedder.embed = away
+    await execute(store, "UPDATE fourfold_target SET paused_until = NULL")
+    await store.drain()
+    embedder.embed = asked
+    await execute(store, "UPDATE fourfold_target SET paused_until = NULL")
+    await store.retry()
+    await assert_converged(store)
+
+
+class Refusing:
+    """Files of which one can't be removed."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.removed: list[str] = []
+
+    async def remove(self, keys: list[str]) -> None:
+        if "bad" in keys:
+            raise self.error
+        self.removed += keys
+
+
+async def test_one_object_that_cannot_be_removed_does_not_hold_up_the_others():
+    works = [WorkKey("fourfold_object", key, 0, 0, 1) for key in ("a", "bad", "c")]
+    files = Refusing(StoreRejectedError("denied", code="objects.denied"))
+    (failure,) = await RemovalDelivery(files).bring(1, works)
+    assert (failure.work.key, failure.code, files.removed) == ("bad", "objects.denied", ["a", "c"])
+    for error in (StoreUnavailableError("away"), DriftError("another store")):
+        with pytest.raises(type(error)):
+            await RemovalDelivery(Refusing(error)).bring(1, works)
+
+
+async def test_a_key_of_no_row_and_a_damaged_vector_are_judged(store):
+    """Junk keys name no row; a stored vector of a wrong length is altered."""
+    await add_songs(store, "one")
+    await store.drain()
+    await execute(
+        store,
+        "INSERT INTO fourfold_work (target, table_name, key, first_change, last_change, queued_at)"
+        " VALUES ('graph', 'songs', 'no uuid', 0, 0, 0), ('graph', 'sweep:nothing', '', 0, 0, 0)",
+    )
+    await assert_converged(store)
