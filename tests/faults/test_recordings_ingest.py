@@ -126,7 +126,7 @@ async def test_recordings_10_cancelled_ingest_leaves_whole_files_only(store: Fou
         await task
     faultpoints.set_hooks(None)
     survived = len(await recordings(store))
-    assert survived == 2
+    assert survived in {1, 2}  # a third upload began, so one of the two before it is through; the other may be
     assert (await ingest(store, music)).added == FILES - survived
     await assert_in_step(store)
 
@@ -151,7 +151,7 @@ async def test_recordings_10_full_disk_ends_the_run_with_its_error_and_the_next_
     assert seen <= 4  # those in hand, not every file of the folder
     faultpoints.set_hooks(None)
     survived = len(await recordings(store))
-    assert survived == 2
+    assert survived in {1, 2}  # a third upload began, so one of the two before it is through; the other may be
     assert (await ingest(store, music)).added == FILES - survived
     await assert_in_step(store)
 
