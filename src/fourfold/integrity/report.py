@@ -8,7 +8,7 @@ from typing import Literal
 
 __all__ = ["Difference", "DifferenceKind", "Progress", "VerifyReport"]
 
-DifferenceKind = Literal["missing", "stale", "extra", "altered", "foreign", "orphan", "unregistered"]
+DifferenceKind = Literal["missing", "stale", "extra", "altered", "foreign", "orphan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,7 @@ class Difference:
         target: `graph`, `vectors.<collection>` or `files`.
         kind: `missing` (the rows have it, the target doesn't), `stale` (another digest), `extra` (no row has it),
             `altered` (the digest is right, the contents aren't: deep only), `foreign` (no owner mark: reported on
-            request, never touched), `orphan` (a stub or object that nothing needs), `unregistered` (a row names an
-            unknown object).
+            request, never touched), `orphan` (a stub or object that nothing needs).
         table: Owner table, or `fourfold_object`.
         key: Encoded key.
         detail: For people.

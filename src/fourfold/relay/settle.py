@@ -63,6 +63,16 @@ UPDATE fourfold_work SET
 WHERE token = :token
 """
 
+_QUARANTINE = """
+INSERT INTO fourfold_quarantine
+    (target, table_name, key, code, cause, attempts, first_change, last_change, quarantined_at)
+VALUES (:target, :table_name, :key, :code, :cause, :attempts, :first, :last, {now})
+ON CONFLICT (target, table_name, key) DO UPDATE SET code = excluded.code, cause = excluded.cause,
+    attempts = fourfold_quarantine.attempts + excluded.attempts,
+    last_change = {greatest}(fourfold_quarantine.last_change, excluded.last_change),
+    quarantined_at = excluded.quarantined_at
+"""
+
 _TARGET_OK = """
 INSERT INTO fourfold_target (name, failures, last_settled_at) VALUES (:target, 0, {now})
 ON CONFLICT (name) DO UPDATE SET failures = 0, paused_until = NULL, last_error = NULL, last_settled_at = {now}
@@ -141,17 +151,6 @@ async def _quarantine(connection: AsyncConnection, lot: Lot, failure: Failure) -
     }
     await connection.execute(statement(_QUARANTINE, connection.dialect.name), parameters)
     return True
-
-
-_QUARANTINE = """
-INSERT INTO fourfold_quarantine
-    (target, table_name, key, code, cause, attempts, first_change, last_change, quarantined_at)
-VALUES (:target, :table_name, :key, :code, :cause, :attempts, :first, :last, {now})
-ON CONFLICT (target, table_name, key) DO UPDATE SET code = excluded.code, cause = excluded.cause,
-    attempts = fourfold_quarantine.attempts + excluded.attempts,
-    last_change = {greatest}(fourfold_quarantine.last_change, excluded.last_change),
-    quarantined_at = excluded.quarantined_at
-"""
 
 
 async def fail(engine: AsyncEngine, lot: Lot, error: Exception, *, pause_target: bool) -> None:
