@@ -172,12 +172,20 @@ async def test_slow_provider_is_cut_off_and_asked_again_f36(cache, clock):
     async def never(_texts):
         await asyncio.Event().wait()
 
+    await cache(Provider(never), timeout_seconds=0.01).embed(["calm sea"])
+    assert len(clock.slept) == 1
     provider = Provider(never, never)
-    await cache(provider, timeout_seconds=0.01).embed(["calm sea"])
-    assert len(clock.slept) == 2
     with pytest.raises(StoreUnavailableError) as caught:
-        await cache(Provider(never), timeout_seconds=0.01, attempts=1).embed(["loud techno"])
-    assert (caught.value.code, caught.value.retryable) == ("embedder.timeout", True)
+        await cache(provider, timeout_seconds=0.01).embed(["loud techno"])
+    assert (caught.value.code, caught.value.retryable, len(provider.calls)) == ("embedder.timeout", True, 2)
+
+
+async def test_a_provider_is_asked_for_a_sign_of_life_once(cache, clock):
+    provider = Provider(StoreUnavailableError("busy", code="embedder.away"))
+    asked = cache(provider)
+    assert not await asked.answers()
+    assert await asked.answers()
+    assert (len(provider.calls), clock.slept) == (2, [])
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from fourfold.errors import DriftError, StoreRejectedError, StoreUnavailableError
+from fourfold.errors import DriftError, IntegrityError, StoreRejectedError, StoreUnavailableError
 from fourfold.fourfold import Fourfold
 from fourfold.relay.claim import WorkKey, claim, sweep_tokens
 from fourfold.relay.delivery import RemovalDelivery
 from fourfold.relay.dispatch import dispatch
+from fourfold.relay.settle import settle
 from fourfold.relay.worker import Relay
 from fourfold.testing.faults import FaultPoints
 from tests.world import Song, assert_converged, open_world
@@ -70,6 +71,23 @@ async def test_a_worker_with_other_declarations_neither_dispatches_nor_claims(st
     await store.new_relay().dispatch_once()
     graph = delivery(store, "graph")
     assert await claim(store.engine, other, graph, worker="w", limit=9, lease_seconds=60) is None
+    assert await scalar(store, "SELECT count(*) FROM fourfold_token") == 0, "no token that nobody will use"
+    await assert_converged(store)
+
+
+async def test_declarations_that_change_while_a_token_is_made_are_noticed(store):
+    await add_songs(store, "one")
+    await store.new_relay().dispatch_once()
+    graph = delivery(store, "graph")
+    with FaultPoints() as points:
+        pause = points.pause("relay.claim_after_token")
+        late = asyncio.create_task(claim(store.engine, store.plan, graph, worker="w", limit=9, lease_seconds=60))
+        await pause.wait_reached()
+        await execute(store, "UPDATE fourfold_meta SET value = 'other' WHERE name = 'declarations'")
+        pause.resume()
+        assert await late is None
+    digest = store.plan.digest
+    await execute(store, "UPDATE fourfold_meta SET value = :digest WHERE name = 'declarations'", digest=digest)
     await assert_converged(store)
 
 
@@ -184,6 +202,89 @@ async def test_a_refused_text_is_found_by_splitting_and_a_wrong_dimension_is_the
     embedder.embed = asked
     await execute(store, "UPDATE fourfold_target SET paused_until = NULL")
     await store.retry()
+    await assert_converged(store)
+
+
+async def test_a_text_that_never_comes_back_fails_alone_and_a_provider_that_is_away_blames_no_text(store):
+    embedding = store.stores.embedding
+    asked, probed = embedding.embed, embedding.answers
+
+    async def hanging(texts, *, kind="passage"):
+        if any("endless" in text for text in texts):
+            raise StoreUnavailableError("no answer in time", code="embedder.timeout")
+        return await asked(texts, kind=kind)
+
+    async def silent():
+        return False
+
+    embedding.embed, embedding.answers = hanging, silent
+    await add_songs(store, "one", "endless", "three")
+    await store.drain()
+    assert not (await store.status()).quarantined
+    assert await store.stores.collections["songs"].count() == 0
+    embedding.answers = probed
+    await execute(store, "UPDATE fourfold_target SET paused_until = NULL")
+    await store.drain()
+    assert [key.code for key in (await store.status()).quarantined] == ["embedder.timeout"]
+    assert await store.stores.collections["songs"].count() == 2
+    embedding.embed = asked
+    await store.retry()
+    await assert_converged(store)
+
+
+async def test_a_damaged_target_quarantines_nobody(store):
+    await add_songs(store, "one", "two")
+    target = store.stores.targets["graph"]
+
+    async def damaged(token, fragments):
+        raise IntegrityError(f"token {token}, {len(fragments)} fragments: malformed", code="graph.corrupt")
+
+    original, target.write = target.write, damaged
+    await store.drain()
+    target.write = original
+    status = await store.status()
+    assert not status.quarantined
+    assert "malformed" in next(t for t in status.relay.targets if t.name == "graph").last_error
+    await execute(store, "UPDATE fourfold_target SET paused_until = NULL")
+    await assert_converged(store)
+
+
+async def test_lag_is_that_of_what_is_missing_not_of_what_was_written_meanwhile(store):
+    """A key that changes all the time is brought all the time: it is never older than its newest missing change."""
+    async with store.unit_of_work() as work:
+        song = Song(title="one")
+        work.session.add(song)
+    await store.new_relay().dispatch_once()
+    graph = delivery(store, "graph")
+    lot = await claim(store.engine, store.plan, graph, worker="w", limit=9, lease_seconds=60)
+    assert lot is not None
+    await execute(store, "UPDATE fourfold_work SET queued_at = queued_at - 1000")
+    async with store.unit_of_work() as work:
+        (await work.session.get_one(Song, song.id)).title = "two"
+    await store.new_relay().dispatch_once()
+    await graph.bring(lot.token, lot.keys)
+    assert (await settle(store.engine, lot)).freed == 1
+    lag = next(target.lag_seconds for target in (await store.status()).relay.targets if target.name == "graph")
+    assert lag < 900
+    await assert_converged(store)
+
+
+async def test_retry_goes_through_a_long_quarantine_in_pieces(store, monkeypatch):
+    monkeypatch.setattr("fourfold.relay.retry._PIECE", 2)
+    embedding = store.stores.embedding
+    asked = embedding.embed
+
+    async def refusing(texts, *, kind="passage"):
+        raise StoreRejectedError(f"{len(texts)} {kind}: no", code="embedder.refused")
+
+    embedding.embed = refusing
+    await add_songs(store, *"abcde")
+    await store.drain()
+    assert len((await store.status()).quarantined) == 5
+    embedding.embed = asked
+    assert await store.retry(target="graph") == 0
+    assert await store.retry(table="artists") == 0
+    assert await store.retry(target="vectors.songs", table="songs") == 5
     await assert_converged(store)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from fourfold.errors import DriftError, NotFoundError
+from fourfold.errors import DriftError, NotFoundError, StoreRejectedError
 from fourfold.fourfold import Fourfold
 from fourfold.integrity.repair import guard_mass_deletion
 from fourfold.integrity.report import Progress, VerifyReport
@@ -173,6 +173,52 @@ async def test_rebuild_writes_everything_again_and_sweeps_what_no_row_owns(store
     tamper(store, "graph.db", "UPDATE node SET properties = json_set(properties, '$.title', 'forged')")
     assert await store.integrity.rebuild(["graph", "files"]) == ["graph"]
     await store.drain()
+    await assert_converged(store)
+
+
+async def test_rebuild_asks_before_it_sweeps_most_of_a_target(store):
+    """An empty or wrong database beside a full target: the rows' absence is likelier the mistake."""
+    async with store.unit_of_work() as work:
+        work.session.add_all(Song(title=f"more {n}") for n in range(150))
+    await store.drain()
+    async with store.unit_of_work() as work:
+        await work.session.execute(sa.delete(Song))
+    with pytest.raises(DriftError) as raised:
+        await store.integrity.rebuild(["vectors.songs"])
+    assert (raised.value.code, raised.value.target) == ("repair.mass_deletion", "vectors.songs")
+    assert await store.integrity.rebuild(confirmed=True) == ["graph", "vectors.songs"]
+    await assert_converged(store)
+
+
+async def test_a_row_that_cannot_be_projected_differs_once(store):
+    """Its older state is in the target: it is told once, as stale, and memory doesn't grow with such rows."""
+    junk = "no json" if store.engine.dialect.name == "sqlite" else "7"
+    async with store.engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE songs SET tracks = :junk WHERE title = 'song 3'"), {"junk": junk})
+    await store.drain()
+    report = await store.integrity.verify(["graph"])
+    assert dict(report.counts) == {("graph", "stale"): 1}
+    assert "can't be projected" in report.differences[0].detail
+    async with store.engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE songs SET tracks = '[]' WHERE title = 'song 3'"))
+    await assert_converged(store)
+
+
+async def test_deep_verify_looks_at_the_others_when_a_text_is_refused(store):
+    tamper(store, "vectors.db", "UPDATE point SET vector = zeroblob(length(vector)) WHERE payload LIKE '%song 5%'")
+    embedding = store.stores.embedding
+    asked = embedding.embed
+
+    async def refusing(texts, *, kind="passage"):
+        if any("song 7" in text for text in texts):
+            raise StoreRejectedError("not this one", code="embedder.refused")
+        return await asked(texts, kind=kind)
+
+    embedding.embed = refusing
+    report = await store.integrity.verify(["vectors.songs"], deep=True)
+    assert dict(report.counts) == {("vectors.songs", "altered"): 1}
+    embedding.embed = asked
+    assert await mend(store) == 1
     await assert_converged(store)
 
 

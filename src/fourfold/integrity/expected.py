@@ -20,7 +20,7 @@ from fourfold.relay.sweep import row_keys
 from fourfold.rows.engine import read_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Expected", "expected_digests", "project_keys"]
 
 _PIECE = 500
+_UNKNOWN = b"?"  # of a row that can't be projected: no target has this digest, so it differs until it is mended
 _SCHEMA = """
 CREATE TABLE expected (hash BLOB PRIMARY KEY, owner TEXT NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE failed (hash BLOB PRIMARY KEY, owner TEXT NOT NULL, cause TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -44,22 +44,14 @@ class Expected:
         self._connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
         self.count = 0
 
-    def add(self, fragments: Sequence[Fragment]) -> None:
-        """Take the digests of fragments; empty ones expect nothing."""
+    def add(self, fragments: Iterable[Fragment], failed: Iterable[Owner] = ()) -> None:
+        """Take the digests of fragments; empty ones expect nothing. Rows that can't be projected differ in any case."""
         rows = [(f.owner.hash, str(f.owner), f.digest) for f in fragments if not f.is_empty]
+        rows += [(owner.hash, str(owner), _UNKNOWN) for owner in failed]
         self._connection.execute("BEGIN")
         self._connection.executemany("INSERT OR REPLACE INTO expected VALUES (?, ?, ?)", rows)
         self._connection.execute("COMMIT")
         self.count += len(rows)
-
-    def add_failed(self, owner: Owner, cause: str) -> None:
-        """Take a row that can't be projected: it is in quarantine, and differs until it is mended."""
-        self._connection.execute("INSERT OR REPLACE INTO failed VALUES (?, ?, ?)", (owner.hash, str(owner), cause))
-
-    def failed(self) -> Iterator[tuple[Owner, str]]:
-        """Rows that can't be projected."""
-        for owner, cause in self._connection.execute("SELECT owner, cause FROM failed ORDER BY hash"):
-            yield Owner.parse(owner), cause
 
     def in_order(self) -> Iterator[tuple[bytes, Owner, bytes]]:
         """(hash, owner, digest), ascending by hash."""
@@ -99,9 +91,7 @@ async def expected_digests(
                 async for keys in row_keys(engine, table_plan, piece=_PIECE):
                     owners = [Owner(name, key) for key in keys]
                     fragments, failures = await project_keys(engine, plan, target, owners, models)
-                    expected.add(fragments)
-                    for owner, cause in failures.items():
-                        expected.add_failed(owner, cause)
+                    expected.add(fragments, failures)
                     if progress is not None:
                         progress(Progress(f"{target}: read {name}", expected.count))
             yield expected

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fourfold.errors import NotFoundError, did_you_mean
 from fourfold.integrity.files import verify_files
-from fourfold.integrity.repair import guard_mass_deletion, queue_differences, rebuild
+from fourfold.integrity.repair import guard_mass_deletion, guard_rebuild, queue_differences, rebuild
 from fourfold.integrity.report import VerifyReport
 from fourfold.integrity.verify import TargetVerifier
 
@@ -109,9 +109,22 @@ class Integrity:
             queued += await self._stores.graph.remove_orphans()
         return queued
 
-    async def rebuild(self, targets: Collection[str] | None = None) -> list[str]:
-        """Have every fragment of targets written again; returns the names of the targets queued."""
+    async def rebuild(self, targets: Collection[str] | None = None, *, confirmed: bool = False) -> list[str]:
+        """Have every fragment of targets written again, and what no row has swept.
+
+        Args:
+            targets: Names; default all that are made from rows (files aren't).
+            confirmed: Sweep a large share of a target too.
+
+        Returns:
+            The names of the targets queued.
+
+        Raises:
+            DriftError: Code `repair.mass_deletion`.
+        """
         chosen = [name for name in self._chosen(targets) if name != _FILES]
+        for name in chosen:  # all are asked before the first is touched
+            await guard_rebuild(self._stores.engine, self._plan, self._stores.targets[name], confirmed=confirmed)
         for name in chosen:
             await rebuild(self._stores.engine, self._plan, self._stores.targets[name])
         return chosen

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fourfold.errors import StoreRejectedError, ValidationError
 from fourfold.projection.items import PointFragment
 
 if TYPE_CHECKING:
@@ -35,18 +36,33 @@ async def altered_vectors(
     """
     found = [fragment for fragment in fragments if isinstance(fragment, PointFragment) and fragment.points]
     stored = await collection.read_vectors([fragment.owner for fragment in found])
+    found = [fragment for fragment in found if fragment.owner in stored]
+    embedded = await _embedded(embedding, [text for fragment in found for text in _texts(fragment)])
     altered: set[Owner] = set()
     for fragment in found:
-        vectors = stored.get(fragment.owner)
-        if vectors is None:
-            continue
-        texts = [point.text for point in fragment.points if point.text is not None]
-        expected = iter(await embedding.embed(texts) if texts else ())
-        for point, vector in zip(fragment.points, vectors, strict=False):
-            wanted = next(expected) if point.text is not None else point.vector or ()
-            if not _equal(vector, wanted):
+        for point, vector in zip(fragment.points, stored[fragment.owner], strict=False):
+            wanted = point.vector or () if point.text is None else embedded.get(point.text)
+            # A text that is refused was never written: its owner's digest says so, its vector can't.
+            if wanted is not None and not _equal(vector, wanted):
                 altered.add(fragment.owner)
     return altered
+
+
+def _texts(fragment: PointFragment) -> list[str]:
+    return [point.text for point in fragment.points if point.text is not None]
+
+
+async def _embedded(embedding: EmbeddingCache, texts: Sequence[str]) -> dict[str, Sequence[float]]:
+    """Vectors by text; where the embedder refuses a text, those of the others."""
+    if not texts:
+        return {}
+    try:
+        return dict(zip(texts, await embedding.embed(texts), strict=True))
+    except (StoreRejectedError, ValidationError):
+        if len(texts) == 1:
+            return {}
+    middle = len(texts) // 2
+    return {**await _embedded(embedding, texts[:middle]), **await _embedded(embedding, texts[middle:])}
 
 
 def _equal(left: Sequence[float], right: Sequence[float]) -> bool:

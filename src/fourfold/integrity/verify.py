@@ -100,8 +100,6 @@ class TargetVerifier:
                 if len(candidates) >= _PIECE:
                     await self._look_again(candidates, report)
                     candidates = []
-            for owner, _ in expected.failed():
-                candidates.append(owner)
         await self._look_again(candidates, report)
 
     async def report_orphans(self, report: VerifyReport) -> None:

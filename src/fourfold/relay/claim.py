@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lot", "WorkKey", "claim", "end_token", "renew", "revoked", "sweep_tokens"]
 
-_FREE = "(w.token IS NULL OR w.lease_until < {now}) AND (w.not_before IS NULL OR w.not_before <= {now})"
+_FREE = "(w.token IS NULL OR w.lease_until < {now})"
 _AWAKE = "NOT EXISTS (SELECT 1 FROM fourfold_target AS t WHERE t.name = :target AND t.paused_until > {now})"
 
 _ANY = f"SELECT 1 FROM fourfold_work AS w WHERE w.target = :target AND {_FREE} AND {_AWAKE} LIMIT 1"
@@ -48,7 +48,8 @@ UPDATE fourfold_work SET
     unrevoked = CASE WHEN token IS NULL THEN unrevoked
         WHEN unrevoked = '' THEN CAST(token AS text) ELSE unrevoked || ',' || CAST(token AS text) END,
     token = :token, lease_until = {now} + :lease_seconds, claimed_version = version, attempts = attempts + 1,
-    first_change = {least}(first_change, coalesce(pending_first, first_change)), pending_first = NULL
+    first_change = {least}(first_change, coalesce(pending_first, first_change)), pending_first = NULL,
+    pending_since = NULL
 WHERE target = :target AND (table_name, key) IN {each_pair:keys}
 RETURNING table_name, key, first_change, last_change, attempts, unrevoked
 """
@@ -97,6 +98,8 @@ async def claim(
     """
     async with read_transaction(engine) as connection:
         if not await connection.scalar(statement(_ANY, connection.dialect.name), {"target": delivery.name}):
+            return None
+        if not await declarations_match(connection, plan, hold=False):  # again below, held: before a token is made
             return None
     async with write_transaction(engine) as connection:
         parameters = {"target": delivery.name, "worker": worker}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fourfold.errors import DriftError, FourfoldError, RevokedError
+from fourfold.errors import ConfigurationError, DriftError, FourfoldError, IntegrityError, RevokedError
 from fourfold.faultpoints import reach
 from fourfold.projection.items import PointFragment
 from fourfold.relay.project import project
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Delivery", "FragmentDelivery", "RemovalDelivery"]
 
 _PROVIDER_AT_FAULT = frozenset({"embedder.count", "embedder.dimension"})
+_TIMEOUT = "embedder.timeout"
 
 
 class Delivery(Protocol):
@@ -122,8 +123,7 @@ class FragmentDelivery:
         try:
             return await _with_vectors(self._embedding, fragments), []
         except FourfoldError as error:
-            # A wrong dimension or count is the provider's fault, not a text's: splitting would only ask him more often.
-            if error.retryable or error.code in _PROVIDER_AT_FAULT:
+            if not await self._is_a_texts_fault(self._embedding, error):
                 raise
             if len(fragments) == 1:
                 owner = fragments[0].owner
@@ -134,6 +134,15 @@ class FragmentDelivery:
             embedded += done
             failures += failed
         return embedded, failures
+
+    @staticmethod
+    async def _is_a_texts_fault(embedding: EmbeddingCache, error: FourfoldError) -> bool:
+        """Whether splitting would help: what the provider does to every text would only be asked more often."""
+        if error.code == _TIMEOUT:
+            # One text that never comes back must not hold up its collection; when nothing comes back, all wait.
+            return await embedding.answers()
+        provider = isinstance(error, ConfigurationError) or error.code in _PROVIDER_AT_FAULT
+        return not (provider or _concerns_all(error))
 
     async def _write(
         self, token: int, fragments: list[Fragment], works: Mapping[tuple[str, str], WorkKey]
@@ -148,7 +157,7 @@ class FragmentDelivery:
             raise
         except FourfoldError as error:
             # Refused as a whole, nothing written, outcome known: split to find who it was, under the same token.
-            if error.retryable:
+            if _concerns_all(error):
                 raise
             if len(fragments) == 1:
                 owner = fragments[0].owner
@@ -159,6 +168,11 @@ class FragmentDelivery:
         for half in _halves(fragments):
             failures += await self._write(token, half, works)
         return failures
+
+
+def _concerns_all(error: FourfoldError) -> bool:
+    """Whether an error is the whole store's: looking for the key at fault would put every key into quarantine."""
+    return error.retryable or isinstance(error, (DriftError, IntegrityError))
 
 
 def _halves(fragments: list[Fragment]) -> tuple[list[Fragment], list[Fragment]]:
@@ -211,8 +225,7 @@ class RemovalDelivery:
         try:
             await self._files.remove([work.key for work in keys])
         except FourfoldError as error:
-            # Not our store, or away: that is the whole lot's. Anything else is one object's: find out whose.
-            if error.retryable or isinstance(error, DriftError):
+            if _concerns_all(error):
                 raise
             if len(keys) == 1:
                 return [Failure(keys[0], error.code, str(error))]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from fourfold.faultpoints import reach
+from fourfold.pieces import pieces
 from fourfold.relay.declare import declarations_match
 from fourfold.relay.dialect import statement
 from fourfold.relay.enqueue import UPSERT_TAIL, enqueue, enqueue_sweep, own_work
@@ -110,8 +111,7 @@ async def _queue_dependents(connection: AsyncConnection, plan: Plan, table: str,
         return
     parameters = {"ids": ids, "table_name": table}
     rows = (await connection.execute(statement(_LINE_KEYS, connection.dialect.name), parameters)).all()
-    for start in range(0, len(rows), _LOOKUP_KEYS):
-        part = rows[start : start + _LOOKUP_KEYS]
+    for part in pieces(rows, _LOOKUP_KEYS):
         lane, first, last = min(r[1] for r in part), min(r[2] for r in part), max(r[3] for r in part)
         for dependent in dependents:
             async for keys in _dependent_keys(connection, plan, dependent, [row[0] for row in part]):

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from array import array
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 from math import isfinite
-from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fourfold.errors import FourfoldError, StoreRejectedError, StoreUnavailableError, ValidationError
+from fourfold.pieces import pieces
 from fourfold.rows.clock import now_sql
 from fourfold.rows.engine import read_transaction, write_transaction
 from fourfold.rows.tables import embedding
@@ -28,11 +28,12 @@ from fourfold.vectors.embedder import Embedder
 
 __all__ = ["EmbeddingCache", "content_hash"]
 
-T = TypeVar("T")
 Vector = tuple[float, ...]
 
 _LOOKUP_KEYS = 500  # keys per SELECT
 _FLOAT_BYTES = 4
+_TIMEOUT_ATTEMPTS = 2  # each costs the whole time-out; a provider that is merely busy answers the second
+_PROBE = "ready?"
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 30.0
 
@@ -54,8 +55,9 @@ class EmbeddingCache:
         engine: Of the rows; the table `fourfold_embedding` is there.
         embedder: Asked for the missing.
         batch_size: Texts per call to it; each batch is stored before the next is asked for.
-        attempts: Calls per batch, the first included, while the error says `retryable`. Between them 0.5 s, 1 s, 2 s …
-            up to 30 s, or the error's `retry_after_seconds`, where it has one, up to the same limit.
+        attempts: Calls per batch, the first included, while the error says `retryable`; two of them where the time was
+            up. Between them 0.5 s, 1 s, 2 s … up to 30 s, or the error's `retry_after_seconds`, where it has one, up to
+            the same limit.
         timeout_seconds: For one call; a local model takes some 100 ms for each 512 tokens.
         sleep: Waits between attempts; tests give their own.
 
@@ -113,7 +115,7 @@ class EmbeddingCache:
         known: dict[str, Vector] = {}
         if kind == "passage":
             known = await self._look_up(list(wanted))
-        for batch in _batches([(key, text) for key, text in wanted.items() if key not in known], self._batch_size):
+        for batch in pieces([(key, text) for key, text in wanted.items() if key not in known], self._batch_size):
             packed = await self._ask(batch, kind)
             known.update((key, _unpack(vector)) for key, vector in packed.items())
             if kind == "passage":
@@ -122,10 +124,18 @@ class EmbeddingCache:
                 known.update(await self._look_up(list(packed)))
         return [known[key] for key in keys]
 
+    async def answers(self) -> bool:
+        """Whether the provider embeds a short text now; asked once, to tell a text at fault from a provider away."""
+        try:
+            await self._ask_once([_PROBE], "query")
+        except FourfoldError:
+            return False
+        return True
+
     async def _look_up(self, keys: Sequence[str]) -> dict[str, Vector]:
         known: dict[str, Vector] = {}
         columns = sa.select(embedding.c.content_hash, embedding.c.vector).where(embedding.c.model == self.model)
-        for batch in _batches(keys, _LOOKUP_KEYS):
+        for batch in pieces(keys, _LOOKUP_KEYS):
             async with read_transaction(self._engine) as connection:
                 rows = await connection.execute(columns.where(embedding.c.content_hash.in_(batch)))
                 # A line of another length is no answer: it is asked for again, and replaced.
@@ -159,7 +169,8 @@ class EmbeddingCache:
                 vectors = await self._ask_once(texts, kind)
                 return {key: self._pack(vector) for (key, _), vector in zip(batch, vectors, strict=True)}
             except FourfoldError as error:
-                if not error.retryable or attempt >= self._attempts:
+                most = min(_TIMEOUT_ATTEMPTS, self._attempts) if error.code == "embedder.timeout" else self._attempts
+                if not error.retryable or attempt >= most:
                     raise
                 await self._sleep(_delay_seconds(attempt, error))
                 attempt += 1
@@ -218,10 +229,6 @@ def _key(number: int, text: str) -> str:
 def _delay_seconds(attempt: int, error: FourfoldError) -> float:
     asked: float = error.facts.get("retry_after_seconds") or _FIRST_DELAY_SECONDS * 2 ** (attempt - 1)
     return min(asked, _LONGEST_DELAY_SECONDS)
-
-
-def _batches(members: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (members[start : start + size] for start in range(0, len(members), size))
 
 
 def _unpack(vector: bytes) -> Vector:

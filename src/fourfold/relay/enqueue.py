@@ -33,8 +33,9 @@ ON CONFLICT (target, table_name, key) DO UPDATE SET
         THEN {least}(fourfold_work.first_change, excluded.first_change) ELSE fourfold_work.first_change END,
     pending_first = CASE WHEN fourfold_work.token IS NULL THEN NULL
         ELSE {least}(coalesce(fourfold_work.pending_first, excluded.first_change), excluded.first_change) END,
-    last_change = {greatest}(fourfold_work.last_change, excluded.last_change),
-    not_before = NULL
+    pending_since = CASE WHEN fourfold_work.token IS NULL THEN NULL
+        ELSE coalesce(fourfold_work.pending_since, excluded.queued_at) END,
+    last_change = {greatest}(fourfold_work.last_change, excluded.last_change)
 """
 
 # Dispatch queues changed keys and dependents in several statements, so it can't lock work rows in one order; everybody

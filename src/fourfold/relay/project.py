@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fourfold.errors import FourfoldError
+from fourfold.errors import FourfoldError, IntegrityError
+from fourfold.pieces import pieces
 from fourfold.projection.items import GraphFragment, Owner, PointFragment
 from fourfold.relay.settle import Failure
 from fourfold.rows.errors import map_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -64,7 +65,7 @@ async def project(
         if table_plan is None or target not in plan.targets_of(table):
             fragments += [empty_fragment(target, Owner(table, work.key)) for work in works]
             continue
-        for piece in _pieces(works, READ_KEYS):
+        for piece in pieces(works, READ_KEYS):
             await _project_piece(connection, table_plan, target, piece, models, fragments, failures)
     return fragments, failures
 
@@ -84,7 +85,7 @@ async def _project_piece(
     # Any row's own types may fail to decode, with any exception: find the row, keep the cause.
     except Exception as error:
         mapped = map_error(error) if isinstance(error, (FourfoldError, SQLAlchemyError)) else None
-        if mapped is not None and mapped.retryable:
+        if mapped is not None and (mapped.retryable or isinstance(mapped, IntegrityError)):
             raise mapped from error
         if len(works) == 1:
             code = mapped.code if mapped else "projection.failed"
@@ -129,7 +130,3 @@ def _by_table(keys: Iterable[WorkKey]) -> dict[str, list[WorkKey]]:
     for work in keys:
         tables.setdefault(work.table, []).append(work)
     return tables
-
-
-def _pieces(works: Sequence[WorkKey], size: int) -> Iterator[Sequence[WorkKey]]:
-    return (works[start : start + size] for start in range(0, len(works), size))

@@ -48,7 +48,8 @@ WHERE token = :token AND version = claimed_version AND (table_name, key) NOT IN 
 # finished.
 _FREE_OURS = """
 UPDATE fourfold_work SET token = NULL, lease_until = NULL, claimed_version = NULL, unrevoked = '', attempts = 0,
-    first_change = coalesce(pending_first, first_change), pending_first = NULL
+    first_change = coalesce(pending_first, first_change), pending_first = NULL,
+    queued_at = coalesce(pending_since, queued_at), pending_since = NULL
 WHERE token = :token
 """
 
@@ -59,7 +60,7 @@ UPDATE fourfold_work SET
     token = NULL, lease_until = NULL, claimed_version = NULL,
     first_change = CASE WHEN pending_first IS NOT NULL AND pending_first < first_change
         THEN pending_first ELSE first_change END,
-    pending_first = NULL
+    pending_first = NULL, pending_since = NULL
 WHERE token = :token
 """
 

@@ -84,11 +84,11 @@ work = sa.Table(
     sa.Column("version", _BIG, nullable=False, server_default="1"),
     sa.Column("claimed_version", _BIG),  # version when it was claimed
     sa.Column("pending_first", _BIG),  # least change id that came in since the claim
+    sa.Column("pending_since", _TIME),  # when that was queued
     sa.Column("token", _BIG),
     sa.Column("lease_until", _TIME),
     sa.Column("unrevoked", sa.Text, nullable=False, server_default=""),  # earlier tokens, comma-separated
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("not_before", _TIME),
     sa.Column("queued_at", _TIME, nullable=False),
     sa.Index("fourfold_work_claim", "target", "lane", "first_change"),
     sa.Index("fourfold_work_token", "token"),
@@ -122,7 +122,6 @@ target = sa.Table(
     "fourfold_target",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("epoch", _BIG, nullable=False, server_default="0"),
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
     sa.Column("paused_until", _TIME),
     sa.Column("last_error", sa.Text),

@@ -62,11 +62,11 @@ def _queue() -> None:
         sa.Column("version", BIG, nullable=False, server_default="1"),
         sa.Column("claimed_version", BIG),
         sa.Column("pending_first", BIG),
+        sa.Column("pending_since", TIME),
         sa.Column("token", BIG),
         sa.Column("lease_until", TIME),
         sa.Column("unrevoked", sa.Text, nullable=False, server_default=""),
         sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-        sa.Column("not_before", TIME),
         sa.Column("queued_at", TIME, nullable=False),
     )
     op.create_index("fourfold_work_claim", "fourfold_work", ["target", "lane", "first_change"])
@@ -97,7 +97,6 @@ def _registry() -> None:
     op.create_table(
         "fourfold_target",
         sa.Column("name", sa.Text, primary_key=True),
-        sa.Column("epoch", BIG, nullable=False, server_default="0"),
         sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
         sa.Column("paused_until", TIME),
         sa.Column("last_error", sa.Text),

@@ -1,0 +1,22 @@
+"""Long sequences in pieces of bounded size: a statement's parameters, a provider's batch, a transaction's rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["pieces"]
+
+T = TypeVar("T")
+
+
+def pieces(members: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Slices of at most `size` members, in order; none of an empty sequence.
+
+    Example:
+        >>> list(pieces("abcde", 2))
+        ['ab', 'cd', 'e']
+    """
+    return (members[start : start + size] for start in range(0, len(members), size))
