@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 import sqlalchemy as sa
 
@@ -152,3 +154,50 @@ async def test_s07_parameters_appear_in_no_error(engine):
 def test_an_unknown_database_has_no_clock():
     with pytest.raises(ConfigurationError):
         now_sql("oracle")
+
+
+def test_a_closed_sqlite_connection_holds_no_lock_however_long_its_statements_live(sqlite_url, monkeypatch):
+    """A cancelled task's traceback keeps its cursor; SQLite closes for good only when the last one is gone."""
+    monkeypatch.setattr("fourfold.rows.engine._BUSY_SECONDS", 0)
+    engine = open_sync_engine(sqlite_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    held = []
+    for leave in ("invalidate", "close"):
+        pooled = engine.raw_connection()
+        raw = pooled.driver_connection
+        raw.execute("BEGIN IMMEDIATE")
+        cursor = raw.execute("INSERT INTO t VALUES (NULL), (NULL) RETURNING id")
+        held.append((cursor, cursor.fetchone()))
+        if leave == "invalidate":
+            pooled.invalidate()
+        else:
+            raw.close()
+        with engine.begin() as connection:  # BEGIN IMMEDIATE, refused at once while anybody holds the lock
+            assert connection.exec_driver_sql("SELECT count(*) FROM t").scalar() == 0, leave
+    assert len(held) == 2
+    engine.dispose()
+
+
+async def test_f34_units_cancelled_anywhere_leave_the_write_lock_free(sqlite_url):
+    """Failure sequence: cancelled between a statement's first and last row, the transaction outlived its connection."""
+    engine = open_engine(sqlite_url)
+    async with write_transaction(engine) as connection:
+        await connection.execute(sa.text("CREATE TABLE t (id INTEGER PRIMARY KEY)"))
+
+    async def write():
+        async with write_transaction(engine) as connection:
+            await connection.execute(sa.text("INSERT INTO t VALUES (NULL), (NULL) RETURNING id"))
+
+    ended = []  # the exceptions and their tracebacks stay alive, as in a log
+    for turns in range(60):
+        tasks = [asyncio.create_task(write()) for _ in range(2)]
+        for _ in range(turns * 5):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        ended += await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(10):
+            await write()
+    assert any(isinstance(end, asyncio.CancelledError) for end in ended)
+    await engine.dispose()

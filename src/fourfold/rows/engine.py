@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from time import monotonic
 from typing import Any, Final
@@ -184,8 +184,26 @@ def _options(
     return options
 
 
+class _RollingBack(sqlite3.Connection):
+    """Ends its transaction before it is closed.
+
+    SQLite closes a connection in earnest only when its last statement is finalized. A cancelled task's statement lives
+    as long as the traceback that names it, and would keep the transaction, and with it the write lock, just as long.
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):  # closed already, or damaged: closing says so itself
+            self.rollback()
+        super().close()
+
+
+def _use_rolling_back(_dialect: Any, _record: Any, _positional: Any, arguments: dict[str, Any]) -> None:
+    arguments.setdefault("factory", _RollingBack)
+
+
 def _listen(engine: sa.Engine) -> None:
     if engine.dialect.name == "sqlite":
+        event.listen(engine, "do_connect", _use_rolling_back)
         event.listen(engine, "connect", _connect_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
 
