@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +16,10 @@ from fourfold.errors import DriftError, NotFoundError, StoreRejectedError
 from fourfold.fourfold import Fourfold
 from fourfold.integrity.repair import guard_mass_deletion
 from fourfold.integrity.report import Progress, VerifyReport
+from fourfold.integrity.vectors import altered_vectors
+from fourfold.objects.inspection import check_object
+from fourfold.objects.registry import delete_objects
+from fourfold.rows.engine import write_transaction
 from fourfold.testing.faults import FaultPoints
 from tests.world import Artist, Song, assert_converged, open_world
 
@@ -220,6 +226,46 @@ async def test_deep_verify_looks_at_the_others_when_a_text_is_refused(store):
     embedding.embed = asked
     assert await mend(store) == 1
     await assert_converged(store)
+
+
+async def test_more_differences_than_one_piece_are_all_told(store, monkeypatch):
+    monkeypatch.setattr("fourfold.integrity.verify._PIECE", 3)
+    tamper(store, "graph.db", "UPDATE owner SET digest = x'00' WHERE owner LIKE 'songs:%'")
+    assert await counts(store, deep=False) == {("graph", "stale"): 10}
+    assert await mend(store) == 10
+    await assert_converged(store)
+
+
+async def test_a_file_that_nobody_registered_is_told_and_left_alone(store):
+    key = str(uuid4())
+    async with store.stores.objects.write(key) as writer:
+        await writer.write(b"stray")
+        await writer.finish()
+    (path,) = store.settings.data_folder.rglob(f"*{key}*")
+    os.utime(path, (0, 0))  # what is young may be about to be registered
+    report = await store.integrity.verify(["files"])
+    assert [(found.kind, found.key) for found in report.differences] == [("orphan", key)]
+    await store.integrity.repair(report)
+    assert path.exists()
+
+
+async def test_a_file_that_is_collected_while_it_is_looked_at_is_no_difference(store, monkeypatch):
+    async def collected_first(objects, stored, *, deep):
+        async with store.unit_of_work() as work:
+            await work.session.execute(sa.update(Song).values(file_key=None))
+        async with write_transaction(store.engine) as connection:
+            await delete_objects(connection, [stored.key])
+        await store.drain()
+        return await check_object(objects, stored, deep=deep)
+
+    monkeypatch.setattr("fourfold.integrity.files.check_object", collected_first)
+    assert not (await store.integrity.verify(["files"])).differs
+    monkeypatch.undo()
+    await assert_converged(store)
+
+
+async def test_nothing_to_look_at_has_no_altered_vectors(store):
+    assert await altered_vectors(store.stores.collections["songs"], store.stores.embedding, []) == set()
 
 
 async def test_progress_is_told_and_a_wrong_target_is_named(store):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import inspect
+import threading
 import uuid
 
 import pytest
@@ -22,6 +24,7 @@ from fourfold.errors import (
 from fourfold.objects import store_errors
 from fourfold.objects.content_type import check_content_type, guess_content_type
 from fourfold.objects.key import check_key, key_of_path, new_key, path_of
+from fourfold.objects.store import _in_thread
 from fourfold.objects.store_errors import map_store_error, mapped_store_errors
 from fourfold.rows.types import FileKey
 
@@ -158,3 +161,24 @@ def test_errors_of_the_system_are_mapped_by_number(error, kind, code):
 def test_what_is_none_of_a_store_passes():
     with pytest.raises(ZeroDivisionError), mapped_store_errors("read", KEY):
         raise ZeroDivisionError
+
+
+async def test_what_a_cancelled_caller_will_not_get_is_discarded():
+    """A file that was opened in a thread for somebody who is gone must be closed."""
+    began, go_on = threading.Event(), threading.Event()
+    discarded = []
+
+    def opens():
+        began.set()
+        go_on.wait(10)
+        return "opened"
+
+    task = asyncio.create_task(_in_thread(opens, discard=discarded.append))
+    await asyncio.to_thread(began.wait, 10)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done(), "the thread is still at it"
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert discarded == ["opened"]

@@ -71,7 +71,7 @@ async def expected_digests(
     plan: Plan,
     target: str,
     models: Mapping[str, str],
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None],
 ) -> AsyncIterator[Expected]:
     """Project every row of every table that `target` holds something of.
 
@@ -92,8 +92,7 @@ async def expected_digests(
                     owners = [Owner(name, key) for key in keys]
                     fragments, failures = await project_keys(engine, plan, target, owners, models)
                     expected.add(fragments, failures)
-                    if progress is not None:
-                        progress(Progress(f"{target}: read {name}", expected.count))
+                    progress(Progress(f"{target}: read {name}", expected.count))
             yield expected
         finally:
             expected.close()

@@ -136,5 +136,4 @@ async def _queue_resync(connection: AsyncConnection, plan: Plan, line: _Line) ->
     for table, targets in plan.parents_of(line.table).items():
         interested.setdefault(table, set()).update(targets)
     for table, concerned in interested.items():
-        if concerned:
-            await enqueue_sweep(connection, concerned, table, lane=line.lane, first=line.id, last=line.id)
+        await enqueue_sweep(connection, concerned, table, lane=line.lane, first=line.id, last=line.id)
