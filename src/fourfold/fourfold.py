@@ -47,7 +47,13 @@ __all__ = ["Fourfold", "StoreStatus", "Vectors"]
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """What `status` says: is everything installed as it should be, and how far behind is each target."""
+    """What `status` says: is everything installed as it should be, and how far behind is each target.
+
+    Args:
+        relay: Queue and targets; None when Fourfold's tables can't be read.
+        problems: What is wrong with the installation.
+        quarantined: Keys that failed alone.
+    """
 
     relay: RelayStatus | None
     problems: tuple[FourfoldError, ...]

@@ -111,6 +111,11 @@ class Stores:
 def choose_embedder(settings: Settings, given: Embedder | None, plan: Plan) -> Embedder | None:
     """The embedder that was given, else the one that settings name.
 
+    Args:
+        settings: Name one, or none.
+        given: The application's own, or None.
+        plan: The declarations: without texts none is opened.
+
     Raises:
         ConfigurationError: Code `vectors.no_embedder`, when a declaration has texts and there is none: never a silent
             stand-in.
@@ -151,12 +156,7 @@ async def open_stores(
     if needs_folder or plan.targets or settings.files_url is None:
         settings.make_data_folder()
     objects = open_object_store(settings.files_location)
-    rows = engine or open_engine(
-        settings.rows_location,
-        pool_size=settings.pool_size,
-        max_overflow=settings.pool_overflow,
-        echo=settings.echo_sql,
-    )
+    rows = engine or _open_rows(settings)
     # Uploads register themselves outside the unit's transaction and pool: none may wait for itself.
     stage_engine = open_engine_beside(rows, sqlite_file="stage.db", pool_size=2, max_overflow=3)
     stages = StageRegistry(stage_engine)
@@ -184,6 +184,15 @@ async def open_stores(
         await stores.close()
         raise
     return stores
+
+
+def _open_rows(settings: Settings) -> AsyncEngine:
+    return open_engine(
+        settings.rows_location,
+        pool_size=settings.pool_size,
+        max_overflow=settings.pool_overflow,
+        echo=settings.echo_sql,
+    )
 
 
 async def _open_graph(stores: Stores, settings: Settings, plan: Plan) -> None:

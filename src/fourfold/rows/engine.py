@@ -108,6 +108,12 @@ def open_sync_engine(
 ) -> sa.Engine:
     """As `open_engine`, for scripts, `def` endpoints and Alembic.
 
+    Args:
+        url: As `open_engine`.
+        pool_size: Connections that stay open.
+        max_overflow: Connections beyond, closed when idle.
+        echo: Log the SQL (never its parameters).
+
     Raises:
         ConfigurationError: As `open_engine`.
 
@@ -128,6 +134,9 @@ async def write_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnectio
 
     On SQLite it holds the database's only write lock from its first statement on: keep it short.
 
+    Args:
+        engine: Made by `open_engine`.
+
     Raises:
         FourfoldError: Driver errors, mapped (`rows.errors`); also the commit's.
     """
@@ -140,6 +149,9 @@ async def write_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnectio
 async def read_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction that reads one snapshot and can't write; it waits for no writer and makes none wait.
 
+    Args:
+        engine: Made by `open_engine`.
+
     Raises:
         FourfoldError: Driver errors, mapped; a write fails with code `rows.read_only`.
     """
@@ -151,7 +163,15 @@ async def read_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection
 
 
 def read_options(dialect_name: str) -> dict[str, Any]:
-    """Execution options of an engine or connection whose transactions read one snapshot and can't write."""
+    """Execution options of an engine or connection whose transactions read one snapshot and can't write.
+
+    Args:
+        dialect_name: `sqlite` or `postgresql`.
+
+    Example:
+        >>> read_options("sqlite")
+        {'fourfold_read_only': True}
+    """
     if dialect_name != "postgresql":
         return {READ_ONLY: True}
     # READ COMMITTED would take a new snapshot per statement. Both are part of BEGIN: no session state, so that it holds
