@@ -47,7 +47,13 @@ __all__ = ["Fourfold", "StoreStatus", "Vectors"]
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """What `status` says: is everything installed as it should be, and how far behind is each target."""
+    """What `status` says: is everything installed as it should be, and how far behind is each target.
+
+    Args:
+        relay: Queue and targets; None when Fourfold's tables can't be read.
+        problems: What is wrong with the installation.
+        quarantined: Keys that failed alone.
+    """
 
     relay: RelayStatus | None
     problems: tuple[FourfoldError, ...]
@@ -158,9 +164,13 @@ class Fourfold:
         """Open the stores, install or check, and start a relay when settings say so.
 
         Raises:
+            ConfigurationError: Code `fourfold.open`, when it is open already.
             ConfigurationError: Not installed, or something else is wrong with the installation.
             DriftError: Triggers are missing, altered or switched off; the message names them.
         """
+        if self._stores is not None:
+            message = "this Fourfold is open already"
+            raise ConfigurationError(message, code="fourfold.open", hint="Close it first, or use the one that is open")
         self._stores = await open_stores(self.settings, self.plan, engine=self._given_engine, embedder=self._embedder)
         try:
             if await self._installs():
@@ -180,15 +190,21 @@ class Fourfold:
         return self.engine.dialect.name == "sqlite" and await is_new(self.stores)
 
     async def close(self) -> None:
-        """Stop the relay after the lots in hand, and close what was opened here. Safe to call twice."""
+        """Stop the relay after the lots in hand, and close what was opened here. Safe to call twice.
+
+        Cancelled, it doesn't wait for the lots: the relay is cancelled too, and another worker takes its keys over.
+        """
+        relay, task, stores = self._relay, self._relay_task, self._stores
+        self._relay = self._relay_task = self._stores = None
         try:
-            if self._relay is not None and self._relay_task is not None:
-                self._relay.stop()
-                await asyncio.wait([self._relay_task])  # unlike awaiting it, this keeps a cancellation of our own
+            if relay is not None and task is not None:
+                relay.stop()
+                await asyncio.wait([task])  # unlike awaiting it, this keeps a cancellation of our own
         finally:
-            self._relay = self._relay_task = None
-            if self._stores is not None:
-                stores, self._stores = self._stores, None
+            if task is not None and not task.done():  # it must not go on over stores that are closed
+                task.cancel()
+                await asyncio.wait([task])
+            if stores is not None:
                 await stores.close()
 
     @property
@@ -266,7 +282,8 @@ class Fourfold:
         """One commit for rows and files; rolled back on an exception.
 
         Args:
-            session: Join this session instead of opening one; then its owner commits.
+            session: Join this session instead of opening one; then its owner commits. To wait with `settled`, it must
+                be made with `sync_session_class=TrackedSession`.
 
         Raises:
             FourfoldError: What the commit raises, mapped; the block's own exceptions pass through.
@@ -300,6 +317,7 @@ class Fourfold:
             SettleTimeoutError: Not yet; the relay goes on.
             QuarantinedError: A key of the session can't be projected.
             NotFoundError: Code `settle.unknown_target`.
+            ConfigurationError: Code `rows.not_marked`, when the session is another one.
         """
         changes = changes_of(session.sync_session)
         chosen = check_targets(targets, self.targets)

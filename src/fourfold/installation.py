@@ -26,6 +26,10 @@ __all__ = ["install", "installation_problems", "is_new"]
 async def install(stores: Stores, plan: Plan) -> list[str]:
     """Bring own tables, triggers and declarations up to date.
 
+    Args:
+        stores: The open stores.
+        plan: The declarations, from now on the database's.
+
     Returns:
         What was done, for people; empty when everything was there.
 
@@ -54,7 +58,15 @@ async def is_new(stores: Stores) -> bool:
 
 
 async def installation_problems(stores: Stores, plan: Plan) -> list[FourfoldError]:
-    """Everything about tables, triggers, declarations and the object store that isn't as it should be."""
+    """Everything about tables, triggers, declarations and the object store that isn't as it should be.
+
+    Args:
+        stores: The open stores.
+        plan: What this program declares.
+
+    Raises:
+        FourfoldError: The rows went away meanwhile.
+    """
     try:
         await check_version(stores.engine, stage_engine=stores.stage_engine)
     except FourfoldError as error:

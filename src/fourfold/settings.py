@@ -95,8 +95,14 @@ class Settings(BaseSettings):
         """Make the data folder if missing.
 
         Raises:
-            ConfigurationError: Code `settings.data_folder`, when it can't be made or isn't a folder.
+            ConfigurationError: Code `settings.data_folder`, when it can't be made, isn't a folder, or has a name that
+                `rows_location` can't hold.
         """
+        if self.rows_url is None and {"?", "%"} & set(str(self.data_folder.absolute())):
+            # In a database URL the first ends the path, the second escapes: the rows would be put somewhere else.
+            message = f"the data folder is {str(self.data_folder)!r}; expected a path without '?' and '%'"
+            hint = "Choose another FOURFOLD_DATA_FOLDER"
+            raise ConfigurationError(message, code="settings.data_folder", hint=hint)
         try:
             self.data_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

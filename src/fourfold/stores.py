@@ -1,9 +1,13 @@
-"""Opens what settings and declarations ask for: rows, files, graph, vectors, and a delivery for each target."""
+"""Opens what settings and declarations ask for: rows, files, graph, vectors, and a delivery for each target.
+
+All of it or nothing: when one store fails to open, those before it are closed again. Nothing is installed or checked
+here (`installation` does that), and no transaction is held. Called by `fourfold` and by commands that need no façade.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fourfold.errors import ConfigurationError
@@ -15,7 +19,7 @@ from fourfold.objects.store import ObjectStore, open_object_store
 from fourfold.objects.upload import Uploader
 from fourfold.relay.delivery import Delivery, FragmentDelivery, RemovalDelivery
 from fourfold.relay.embedding import EmbeddingCache
-from fourfold.rows.engine import open_engine
+from fourfold.rows.engine import open_engine, open_engine_beside
 from fourfold.vectors.store import CollectionSpec
 
 if TYPE_CHECKING:
@@ -35,7 +39,23 @@ __all__ = ["Stores", "choose_embedder", "graph_schema", "open_stores"]
 
 @dataclass
 class Stores:
-    """Everything that is open, and who owns the engine."""
+    """Everything that is open.
+
+    Args:
+        engine: Of the rows.
+        stage_engine: Of the stage of uploads, with a pool of its own.
+        owns_engine: Whether `close` closes `engine`: not when the application gave it.
+        objects: The object store.
+        stages: Uploads that no row names yet.
+        registry: Objects that rows may name.
+        uploader: Writes objects.
+        files_target: Removes bytes of objects that the registry has forgotten.
+        graph: The graph, where something is declared for it.
+        vectors: The vector store, where something is declared for it.
+        collections: Open collections by name.
+        models: What makes the vectors of each collection, by its name.
+        embedding: Embeds texts by way of the cache, where there is an embedder and a collection.
+    """
 
     engine: AsyncEngine
     stage_engine: AsyncEngine
@@ -78,19 +98,23 @@ class Stores:
         return found
 
     async def close(self) -> None:
-        """Close what was opened here; an engine that the application gave stays open."""
-        if self.graph is not None:
-            await self.graph.close()
-        if self.vectors is not None:
-            await self.vectors.close()
-        if self.stage_engine is not self.engine:
-            await self.stage_engine.dispose()
-        if self.owns_engine:
-            await self.engine.dispose()
+        """Close what was opened here, each whatever another one raises; an engine that was given stays open."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self.owns_engine:
+                stack.push_async_callback(self.engine.dispose)
+            stack.push_async_callback(self.stage_engine.dispose)
+            for store in (self.vectors, self.graph):
+                if store is not None:
+                    stack.push_async_callback(store.close)
 
 
 def choose_embedder(settings: Settings, given: Embedder | None, plan: Plan) -> Embedder | None:
     """The embedder that was given, else the one that settings name.
+
+    Args:
+        settings: Name one, or none.
+        given: The application's own, or None.
+        plan: The declarations: without texts none is opened.
 
     Raises:
         ConfigurationError: Code `vectors.no_embedder`, when a declaration has texts and there is none: never a silent
@@ -120,18 +144,21 @@ async def open_stores(
         plan: The declarations: a graph or a collection that nothing declares isn't opened.
         engine: The application's own engine; None opens one.
         embedder: What embeds texts, or None.
+
+    Returns:
+        The open stores; whoever asked closes them.
+
+    Raises:
+        ConfigurationError: A URL or folder can't be used, or a collection has another model or dimension.
+        FourfoldError: A store can't be opened; nothing stays open.
     """
     needs_folder = engine is None and settings.rows_url is None
     if needs_folder or plan.targets or settings.files_url is None:
         settings.make_data_folder()
-    rows = engine or open_engine(
-        settings.rows_location,
-        pool_size=settings.pool_size,
-        max_overflow=settings.pool_overflow,
-        echo=settings.echo_sql,
-    )
-    stage_engine = _stage_engine(rows)
     objects = open_object_store(settings.files_location)
+    rows = engine or _open_rows(settings)
+    # Uploads register themselves outside the unit's transaction and pool: none may wait for itself.
+    stage_engine = open_engine_beside(rows, sqlite_file="stage.db", pool_size=2, max_overflow=3)
     stages = StageRegistry(stage_engine)
     stores = Stores(
         engine=rows,
@@ -148,21 +175,31 @@ async def open_stores(
         ),
         files_target=FilesTarget(rows, stages, objects),
     )
-    if plan.labels:
-        from fourfold.graph.sqlite import SqliteGraphStore
-
-        stores.graph = SqliteGraphStore(settings.data_folder / "graph.db")
-        await stores.graph.ensure_schema(graph_schema(plan))
-    if plan.collections:
-        await _open_collections(stores, settings, plan, embedder)
+    try:
+        if plan.labels:
+            await _open_graph(stores, settings, plan)
+        if plan.collections:
+            await _open_collections(stores, settings, plan, embedder)
+    except BaseException:
+        await stores.close()
+        raise
     return stores
 
 
-def _stage_engine(rows: AsyncEngine) -> AsyncEngine:
-    """Uploads register themselves outside the unit's transaction and pool: none may wait for itself."""
-    if rows.dialect.name == "sqlite":
-        return open_engine(f"sqlite:///{Path(str(rows.url.database)).with_name('stage.db')}", pool_size=2)
-    return open_engine(rows.url.render_as_string(hide_password=False), pool_size=2, max_overflow=3)
+def _open_rows(settings: Settings) -> AsyncEngine:
+    return open_engine(
+        settings.rows_location,
+        pool_size=settings.pool_size,
+        max_overflow=settings.pool_overflow,
+        echo=settings.echo_sql,
+    )
+
+
+async def _open_graph(stores: Stores, settings: Settings, plan: Plan) -> None:
+    from fourfold.graph.sqlite import SqliteGraphStore
+
+    stores.graph = SqliteGraphStore(settings.data_folder / "graph.db")
+    await stores.graph.ensure_schema(graph_schema(plan))
 
 
 async def _open_collections(stores: Stores, settings: Settings, plan: Plan, embedder: Embedder | None) -> None:

@@ -316,7 +316,55 @@ async def test_installing_refuses_rows_that_name_unknown_files(engine):
     assert caught.value.code == "objects.unknown"
 
 
+async def test_references_of_unseen_writes_are_mended_whatever_the_column_is_called(engine):
+    one, two = str(uuid.uuid4()), str(uuid.uuid4())
+    await store_objects(engine, one, two)
+    spec = CaptureSpec("pages", ID, watched=(), files=(FileColumn("object_key"),))
+    await run(engine, "CREATE TABLE pages (id integer PRIMARY KEY, object_key text)")
+    await capture(engine, spec)
+    await run(engine, f"INSERT INTO pages (id, object_key) VALUES (1, '{one}')")
+    trigger = "fourfold_pages_update" if engine.dialect.name == "sqlite" else "fourfold_update ON pages"
+    await run(engine, f"DROP TRIGGER {trigger}", f"UPDATE pages SET object_key = '{two}'")
+    await capture(engine, spec)
+    assert await references(engine) == {("pages", "1", "object_key", two)}
+
+
+async def test_a_key_that_changes_its_case_only_is_another_key(sqlite_url):
+    engine = open_engine(sqlite_url)
+    one = str(uuid.uuid4())
+    await store_objects(engine, one)
+    key = (KeyColumn("name", "text"),)
+    spec = CaptureSpec(
+        "tags", key, watched=("name",), parents=(ParentKey("groups", key),), files=(FileColumn("file", True),)
+    )
+    await run(engine, "CREATE TABLE tags (name text COLLATE NOCASE PRIMARY KEY, file text)")
+    await capture(engine, spec)
+    await run(engine, f"INSERT INTO tags VALUES ('a', '{one}')")
+    await lines(engine)
+    await run(engine, "UPDATE tags SET name = 'A'")
+    assert await dirty(engine) == {("tags", "a"), ("tags", "A"), ("groups", "a"), ("groups", "A")}
+    assert await references(engine) == {("tags", "A", "file", one)}
+    await run(engine, "DROP TRIGGER fourfold_tags_update", "UPDATE tags SET name = 'a'")
+    await capture(engine, spec)
+    assert await references(engine) == {("tags", "a", "file", one)}
+    await engine.dispose()
+
+
 # ------------------------------------------------------------------------------------------------- edges of the queue
+
+
+async def test_a_row_without_a_key_makes_no_line_and_its_old_key_does(engine):
+    await run(engine, "CREATE TABLE notes (id uuid, body text)")
+    await capture(engine, CaptureSpec("notes", (KeyColumn("id", "uuid"),), watched=("id", "body")))
+    key = str(uuid.uuid4())
+    await run(engine, f"INSERT INTO notes VALUES (NULL, 'a'), ('{key}', 'b')")
+    assert await dirty(engine) == {("notes", key)}
+    await run(engine, "UPDATE notes SET body = 'c'")
+    assert await dirty(engine) == {("notes", key)}
+    await run(engine, f"UPDATE notes SET id = NULL WHERE id = '{key}'")
+    assert await dirty(engine) == {("notes", key)}
+    await run(engine, f"UPDATE notes SET id = '{key}' WHERE body = 'c'", "DELETE FROM notes", "DELETE FROM notes")
+    assert await dirty(engine) == {("notes", key)}
 
 
 async def test_more_lines_than_a_list_holds_are_a_range(songs, monkeypatch):

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from fourfold.errors import ConfigurationError, StoreRejectedError, StoreUnavailableError
 from fourfold.rows.clock import now_sql
-from fourfold.rows.engine import open_engine, open_sync_engine, read_transaction, write_transaction
+from fourfold.rows.engine import open_engine, open_engine_beside, open_sync_engine, read_transaction, write_transaction
 
 
 async def test_a_written_row_is_read_back(engine):
@@ -43,6 +43,8 @@ async def test_the_clock_moves_within_a_transaction_and_has_fractions(engine):
         ("postgresql+asyncpg://u:secret@h/x", "rows.driver"),
         ("sqlite://", "rows.memory"),
         ("sqlite:///:memory:", "rows.memory"),
+        ("sqlite:///file::memory:?uri=true&cache=shared", "rows.memory"),
+        ("sqlite:///file:shared?uri=true&mode=memory&cache=shared", "rows.memory"),
     ],
 )
 def test_urls_that_cant_work_are_refused_without_showing_them(url, code):
@@ -68,10 +70,34 @@ def test_a_missing_psycopg_names_the_extra(monkeypatch):
 @pytest.mark.postgres
 async def test_a_pooler_gets_no_prepared_statements(postgresql_url):
     opened = open_engine(f"{postgresql_url}?pgbouncer=true")
-    async with opened.connect() as connection:
+    beside = open_engine_beside(opened, sqlite_file="", pool_size=1, max_overflow=0)
+    for each in (opened, beside):
+        async with each.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw.prepare_threshold is None
+        await each.dispose()
+
+
+@pytest.mark.postgres
+async def test_an_engine_beside_another_is_on_the_same_postgresql(postgresql_url):
+    opened = open_engine(postgresql_url)
+    beside = open_engine_beside(opened, sqlite_file="", pool_size=1, max_overflow=0)
+    async with beside.connect() as connection:
+        name = (await connection.exec_driver_sql("SELECT current_database()")).scalar_one()
         raw = (await connection.get_raw_connection()).driver_connection
-        assert raw.prepare_threshold is None
-    await opened.dispose()
+        assert (name, raw.prepare_threshold) == (opened.url.database, 5)
+    await beside.dispose()
+
+
+async def test_an_engine_beside_another_keeps_the_folder_whatever_its_name(tmp_path):
+    folder = tmp_path / "what? 100%41"
+    folder.mkdir()
+    first = open_engine(sa.URL.create("sqlite", database=str(folder / "rows.db")))
+    beside = open_engine_beside(first, sqlite_file="stage.db", pool_size=1, max_overflow=0)
+    async with beside.connect() as connection:
+        await connection.exec_driver_sql("SELECT 1")
+    await beside.dispose()
+    assert (folder / "stage.db").exists()
 
 
 async def test_sqlite_connections_have_what_durability_and_capture_need(sqlite_url):

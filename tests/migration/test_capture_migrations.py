@@ -118,6 +118,13 @@ def test_f21_a_dropped_watched_column_fails_neither_the_migration_nor_later_writ
         assert works(connection, declared, ALBUMS)
 
 
+def test_f21_a_table_that_the_code_no_longer_declares_keeps_its_capture(connection):
+    with connection.begin():
+        with capture_suspended(connection, [ALBUMS]):
+            pass
+        assert works(connection)
+
+
 def test_f21_a_dropped_table_is_forgotten(connection):
     with connection.begin():
         with capture_suspended(connection):

@@ -281,6 +281,38 @@ def test_function_with_one_collection_yields_bare_points():
         emitting(PointItem(text="a"), collections=(CollectionPlan("c"), CollectionPlan("d")))()
 
 
+def test_values_of_a_function_are_taken_as_those_of_the_other_declarations():
+    moment, key = dt.datetime(2024, 5, 1, tzinfo=dt.UTC), uuid.UUID(KEY)
+    given = {"at": moment, "none": None, "list": ["a"]}
+    taken = {"at": "2024-05-01T00:00:00.000000Z", "list": ("a",)}
+    me = NodeRef.of("X", id=key)
+    items = (NodeItem(me, given), EdgeItem("E", me, me, given), PointItem(text="a", payload=given), PointItem(text=" "))
+    graph, points = emitting(*items, labels={"X": "id"}, edges=X_EDGES, collections=(CollectionPlan("c"),))()
+    me = NodeRef.of("X", id=KEY)
+    assert graph.nodes == (NodeItem(me, taken),)
+    assert graph.edges == (EdgeItem("E", me, me, taken),)
+    assert points.points == (PointItem(text="a", payload=taken),)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        NodeItem(X, {"p": float("nan")}),
+        NodeItem(X, {"p": 1 << 70}),
+        NodeItem(X, {"p": "a\x00"}),
+        NodeItem(X, {"p": b"bytes"}),
+        NodeItem(NodeRef.of("X", id=None)),
+        EdgeItem("E", X, NodeRef.of("X", id=(1, 2))),
+        PointItem(vector=(float("inf"),)),
+        PointItem(text="a", payload={"p": object()}),
+    ],
+)
+def test_a_function_that_yields_what_no_target_holds_fails_its_row_alone(item):
+    with pytest.raises(ValidationError) as caught:
+        emitting(item, labels={"X": "id"}, edges=X_EDGES, collections=(CollectionPlan("a"),))()
+    assert caught.value.code == "projection.value"
+
+
 # ------------------------------------------------------------------------------------------------ loading
 
 

@@ -507,6 +507,14 @@ def test_models_of_a_declarative_base(source):
     assert models_of(source) == MODELS
 
 
+def test_models_of_classes_are_these_classes():
+    assert models_of([MODELS[0]]) == models_of(model for model in MODELS[:1]) == MODELS[:1]
+    for wrong in ("Base", ["Base"], None):
+        with pytest.raises(ConfigurationError) as caught:
+            models_of(wrong)
+        assert caught.value.code == "projection.models"
+
+
 def test_models_of_an_imperative_registry():
     mapped = registry()
 

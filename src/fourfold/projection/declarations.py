@@ -204,7 +204,7 @@ class Projection:
 
     It must be pure: the same row gives the same items, on any machine. It is called once per target and yields
     `NodeItem`, `EdgeItem`, and `(collection, PointItem)` (or just `PointItem`, where it declares one collection). What
-    it doesn't declare here, it may not yield.
+    it doesn't declare here, it may not yield. Values are taken as everywhere: dates become text, None is left out.
 
     Args:
         function: Takes the instance, returns items. It needs a name of its own (no lambda): name and `version` stand

@@ -40,9 +40,8 @@ Scalar = str | int | float | bool
 Value = Scalar | tuple[Scalar, ...]
 Properties = Mapping[str, Value]
 
-_JSON = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), allow_nan=False
-)  # made once: dumps() makes one a call
+# Made once: dumps() makes one a call.
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _INT_MAX = 2**63 - 1  # Neo4j, SQLite and Qdrant all hold signed 64-bit integers
 _NOTHING: Properties = MappingProxyType({})
 
@@ -160,7 +159,16 @@ class NodeRef:
 
 @dataclass(frozen=True, slots=True)
 class NodeItem:
-    """A node that its owner's row becomes; `properties` without those of the identity."""
+    """A node that its owner's row becomes.
+
+    Args:
+        ref: Its label and identity.
+        properties: Its other properties, without those of the identity.
+
+    Example:
+        >>> NodeItem(NodeRef.of("Cell", id="u281z"), {"level": 5}).properties["level"]
+        5
+    """
 
     ref: NodeRef
     properties: Properties = field(default_factory=lambda: _NOTHING)
@@ -168,7 +176,18 @@ class NodeItem:
 
 @dataclass(frozen=True, slots=True)
 class EdgeItem:
-    """A typed edge between two nodes; either end may not be there yet (it becomes a stub until its owner writes it)."""
+    """A typed edge between two nodes; either end may not be there yet (it becomes a stub until its owner writes it).
+
+    Args:
+        type: Its type.
+        source: Where it starts.
+        target: Where it ends.
+        properties: Its properties.
+
+    Example:
+        >>> EdgeItem("IN", NodeRef.of("Place", id=7), NodeRef.of("Cell", id="u281z")).target.label
+        'Cell'
+    """
 
     type: str
     source: NodeRef
@@ -178,7 +197,17 @@ class EdgeItem:
 
 @dataclass(frozen=True, slots=True)
 class PointItem:
-    """A point in a vector collection: a given vector (of its dimension) or a text to embed, and a payload."""
+    """A point in a vector collection; with neither vector nor text there is none.
+
+    Args:
+        vector: Of the collection's dimension.
+        text: To embed, where there is no vector.
+        payload: What filters may ask for.
+
+    Example:
+        >>> PointItem(text="first song of the night", payload={"year": 2024}).vector is None
+        True
+    """
 
     vector: tuple[float, ...] | None = None
     text: str | None = None

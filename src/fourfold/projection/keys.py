@@ -95,7 +95,7 @@ class KeyCodec:
     Example:
         >>> codec = KeyCodec((KeyColumn("a", "integer"), KeyColumn("b", "text")))
         >>> codec.encode((7, "x,y"))
-        '7,x\\\\,y'
+        '7,x\\,y'
         >>> codec.decode(codec.encode((7, "x,y")))
         (7, 'x,y')
     """

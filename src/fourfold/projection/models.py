@@ -7,6 +7,7 @@ plan gets the same error. Listeners are registered when `fourfold.projection` is
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 from weakref import WeakSet
 
@@ -24,11 +25,11 @@ _configured: WeakSet[Mapper[Any]] = WeakSet()
 _unchecked: WeakSet[Mapper[Any]] = WeakSet()
 
 
-def models_of(source: sa.MetaData | registry | type) -> list[type]:
+def models_of(source: sa.MetaData | registry | type | Iterable[type]) -> list[type]:
     """Return the mapped classes of a MetaData, a registry, or a declarative base (its subclasses).
 
     Args:
-        source: `Base.metadata`, `Base.registry`, `Base`; `SQLModel` or `SQLModel.metadata`.
+        source: `Base.metadata`, `Base.registry`, `Base`; `SQLModel` or `SQLModel.metadata`; or the classes themselves.
 
     Returns:
         The classes, by qualified name. For a MetaData: those configured after Fourfold was imported, or derived from a
@@ -46,6 +47,10 @@ def models_of(source: sa.MetaData | registry | type) -> list[type]:
         >>> [model.__name__ for model in models_of(Base)]
         ['Artist']
     """
+    if isinstance(source, Iterable) and not isinstance(source, type):
+        classes = list(source)
+        if all(isinstance(model, type) for model in classes):
+            return classes  # what isn't mapped among them is told with all other problems
     base = source if isinstance(source, type) else object
     found = source if isinstance(source, registry) else _registry_of(base)
     if isinstance(source, sa.MetaData):
@@ -55,7 +60,9 @@ def models_of(source: sa.MetaData | registry | type) -> list[type]:
         found.configure(cascade=True)
         mappers = {mapper for mapper in found.mappers if issubclass(mapper.class_, base)}
     else:
-        message = f"{source!r:.80} has no mapped classes; expected a MetaData, a registry or a declarative base"
+        message = (
+            f"{source!r:.80} has no mapped classes; expected a MetaData, a registry or a declarative base, or classes"
+        )
         hint = "Pass Base.metadata, or SQLModel.metadata"
         raise ConfigurationError(message, code="projection.models", hint=hint)
     return _sorted(mappers)

@@ -192,8 +192,7 @@ class EdgeListRule:
                 raise _wrong(f"{where}.{name}", problem, "Correct the row")
             values[name] = _identity_value(value, f"{where}.{name}")
         found = ((name, property_value(item.get(member), f"{where}.{member}")) for name, member in self.properties)
-        properties = {name: value for name, value in found if value is not None}
-        return EdgeItem(self.type, source, NodeRef.of(self.label, **values), MappingProxyType(properties))
+        return EdgeItem(self.type, source, NodeRef.of(self.label, **values), _present(found))
 
     def describe(self) -> Sequence[Any]:
         """Return what it is."""
@@ -254,11 +253,11 @@ class FunctionRule:
             if isinstance(emitted, (NodeItem, EdgeItem)):
                 self._check(emitted)
                 if target == GRAPH:
-                    yield emitted
+                    yield self._checked(emitted)
                 continue
             collection, point = self._point(emitted)
             if collection_target(collection) == target:
-                yield point
+                yield from self._with_content(point)
 
     def _point(self, emitted: object) -> tuple[str, PointItem]:
         if isinstance(emitted, PointItem) and len(self.collections) == 1:
@@ -273,6 +272,21 @@ class FunctionRule:
             f"yielded {emitted!r:.80}; expected NodeItem, EdgeItem or (collection, PointItem)",
             "Correct the function",
         )
+
+    # Values by the rules of the other declarations, and here: a target that met a wrong one would refuse the whole lot.
+
+    def _checked(self, item: NodeItem | EdgeItem) -> NodeItem | EdgeItem:
+        where = f"{self.where}: {self.name}"
+        properties = _values(item.properties.items(), where)
+        if isinstance(item, NodeItem):
+            return NodeItem(_node(item.ref, where), properties)
+        return EdgeItem(item.type, _node(item.source, where), _node(item.target, where), properties)
+
+    def _with_content(self, point: PointItem) -> Iterator[PointItem]:
+        where = f"{self.where}: {self.name}"
+        text, vector = text_value(point.text, where), vector_value(point.vector, where)
+        if text is not None or vector is not None:
+            yield PointItem(vector, text, _values(point.payload.items(), where))
 
     def _check(self, item: NodeItem | EdgeItem) -> None:
         if isinstance(item, NodeItem):
@@ -303,7 +317,25 @@ Rule = NodeRule | EdgeRule | EdgeListRule | PointRule | FunctionRule
 
 def _properties(instance: object, names: Names, where: str) -> Mapping[str, Value]:
     found = ((name, property_value(getattr(instance, source), f"{where}.{source}")) for name, source in names)
+    return _present(found)
+
+
+def _values(items: Iterable[tuple[str, object]], where: str) -> Mapping[str, Value]:
+    return _present((name, property_value(value, f"{where}.{name}")) for name, value in items)
+
+
+def _present(found: Iterable[tuple[str, Value | None]]) -> Mapping[str, Value]:
     return MappingProxyType({name: value for name, value in found if value is not None})
+
+
+def _node(ref: NodeRef, where: str) -> NodeRef:
+    identity: list[tuple[str, Scalar]] = []
+    for name, given in ref.identity:
+        value = property_value(given, f"{where}.{name}")
+        if value is None:
+            raise _wrong(f"{where}.{name}", f"is missing in the identity of a {ref.label}", "Correct the function")
+        identity.append((name, _identity_value(value, f"{where}.{name}")))
+    return NodeRef(ref.label, tuple(identity))
 
 
 def _identity_value(value: Value, where: str) -> Scalar:

@@ -76,6 +76,11 @@ async def append_changes(
 async def request_resync(connection: AsyncConnection | AsyncSession, table: str, *, lane: int = 1) -> None:
     """Queue a resync: every key of the table, and every owner that the targets have of it, is compared.
 
+    Args:
+        connection: In a transaction that writes.
+        table: The table's name.
+        lane: As in `append_changes`.
+
     Raises:
         FourfoldError: Driver errors, mapped.
     """

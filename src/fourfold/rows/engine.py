@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from fourfold.rows.errors import mapped_errors
 __all__ = [
     "READ_ONLY",
     "open_engine",
+    "open_engine_beside",
     "open_sync_engine",
     "read_options",
     "read_transaction",
@@ -49,13 +51,18 @@ _DRIVERS: Final = {
     ("postgresql", False): "postgresql+psycopg",
 }
 _ACCEPTED: Final = {"aiosqlite", "pysqlite", "psycopg"}
+_PGBOUNCER: Final = "pgbouncer"
+_POOLED: Final = (
+    "fourfold_pooled"  # execution option of an engine: a pooler is between; its URL doesn't say so any more
+)
 
 
-def open_engine(url: str, *, pool_size: int = 10, max_overflow: int = 20, echo: bool = False) -> AsyncEngine:
+def open_engine(url: str | sa.URL, *, pool_size: int = 10, max_overflow: int = 20, echo: bool = False) -> AsyncEngine:
     """Open an async engine that keeps the promises above; nothing is connected yet.
 
     Args:
-        url: `sqlite:///path` or `postgresql://user:password@host/name`, or the same with our driver named.
+        url: `sqlite:///path` or `postgresql://user:password@host/name`, or the same with our driver named. With
+            `?pgbouncer=true` nothing is prepared on the server, as a pooler of transactions wants it.
         pool_size: Connections that stay open.
         max_overflow: Connections beyond, closed when idle.
         echo: Log the SQL (never its parameters).
@@ -74,8 +81,38 @@ def open_engine(url: str, *, pool_size: int = 10, max_overflow: int = 20, echo: 
     return engine
 
 
-def open_sync_engine(url: str, *, pool_size: int = 10, max_overflow: int = 20, echo: bool = False) -> sa.Engine:
+def open_engine_beside(engine: AsyncEngine, *, sqlite_file: str, pool_size: int, max_overflow: int) -> AsyncEngine:
+    """Open a second engine with a pool of its own, for what must not wait for the first one's connections.
+
+    Args:
+        engine: Made by `open_engine`, or as it would have made it.
+        sqlite_file: On SQLite, name of the file in the same folder: a database of its own has a write lock of its own.
+            On PostgreSQL it is the same database.
+        pool_size: Connections that stay open.
+        max_overflow: Connections beyond, closed when idle.
+
+    Example:
+        >>> open_engine_beside(open_engine("sqlite:///a/rows.db"), sqlite_file="b.db", pool_size=1, max_overflow=0).url
+        sqlite+aiosqlite:///a/b.db
+    """
+    url = engine.url
+    if engine.dialect.name == "sqlite":
+        url = url.set(database=str(Path(url.database or "").with_name(sqlite_file)))
+    elif engine.sync_engine.get_execution_options().get(_POOLED):
+        url = url.update_query_dict({_PGBOUNCER: "true"})
+    return open_engine(url, pool_size=pool_size, max_overflow=max_overflow)
+
+
+def open_sync_engine(
+    url: str | sa.URL, *, pool_size: int = 10, max_overflow: int = 20, echo: bool = False
+) -> sa.Engine:
     """As `open_engine`, for scripts, `def` endpoints and Alembic.
+
+    Args:
+        url: As `open_engine`.
+        pool_size: Connections that stay open.
+        max_overflow: Connections beyond, closed when idle.
+        echo: Log the SQL (never its parameters).
 
     Raises:
         ConfigurationError: As `open_engine`.
@@ -97,6 +134,9 @@ async def write_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnectio
 
     On SQLite it holds the database's only write lock from its first statement on: keep it short.
 
+    Args:
+        engine: Made by `open_engine`.
+
     Raises:
         FourfoldError: Driver errors, mapped (`rows.errors`); also the commit's.
     """
@@ -109,6 +149,9 @@ async def write_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnectio
 async def read_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction that reads one snapshot and can't write; it waits for no writer and makes none wait.
 
+    Args:
+        engine: Made by `open_engine`.
+
     Raises:
         FourfoldError: Driver errors, mapped; a write fails with code `rows.read_only`.
     """
@@ -120,7 +163,15 @@ async def read_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection
 
 
 def read_options(dialect_name: str) -> dict[str, Any]:
-    """Execution options of an engine or connection whose transactions read one snapshot and can't write."""
+    """Execution options of an engine or connection whose transactions read one snapshot and can't write.
+
+    Args:
+        dialect_name: `sqlite` or `postgresql`.
+
+    Example:
+        >>> read_options("sqlite")
+        {'fourfold_read_only': True}
+    """
     if dialect_name != "postgresql":
         return {READ_ONLY: True}
     # READ COMMITTED would take a new snapshot per statement. Both are part of BEGIN: no session state, so that it holds
@@ -128,7 +179,7 @@ def read_options(dialect_name: str) -> dict[str, Any]:
     return {READ_ONLY: True, "isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
-def _normalise(url: str, *, is_async: bool) -> tuple[sa.URL, dict[str, Any]]:
+def _normalise(url: str | sa.URL, *, is_async: bool) -> tuple[sa.URL, dict[str, Any]]:
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
@@ -147,7 +198,7 @@ def _normalise(url: str, *, is_async: bool) -> tuple[sa.URL, dict[str, Any]]:
         raise ConfigurationError(message, code="rows.driver", hint="Leave the driver out of DATABASE_URL")
     parsed = parsed.set(drivername=_DRIVERS[backend, is_async])
     if backend == "sqlite":
-        if parsed.database in {None, "", ":memory:"} or "mode=memory" in (parsed.database or ""):
+        if _is_in_memory(parsed):
             message = "SQLite in memory gives each connection a database of its own; expected a file"
             raise ConfigurationError(message, code="rows.memory", hint="Use sqlite:///path/rows.db")
         return parsed, {"isolation_level": None}  # the driver begins nothing by itself; _begin_sqlite does
@@ -157,16 +208,21 @@ def _normalise(url: str, *, is_async: bool) -> tuple[sa.URL, dict[str, Any]]:
     return _postgresql_arguments(parsed)
 
 
+def _is_in_memory(url: sa.URL) -> bool:
+    name = (url.database or "").removeprefix("file:").partition("?")[0]
+    return name in {"", ":memory:"} or "memory" in url.query.get("mode", "")
+
+
 def _postgresql_arguments(parsed: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
     arguments: dict[str, Any] = {}
     if "connect_timeout" not in parsed.query:
         arguments["connect_timeout"] = _CONNECT_SECONDS
-    pooled = str(parsed.query.get("pgbouncer", "")).lower() in {"1", "true", "on"} or "pooler" in (parsed.host or "")
-    if pooled:
+    word = str(parsed.query.get(_PGBOUNCER, "")).lower()
+    if word in {"1", "true", "on"} or "pooler" in (parsed.host or ""):
         # A transaction pooler hands each transaction another server session: a statement prepared in one is unknown
         # in the next. `pgbouncer` is a word of URLs only, libpq refuses it.
         arguments["prepare_threshold"] = None
-    return parsed.difference_update_query(["pgbouncer"]), arguments
+    return parsed.difference_update_query([_PGBOUNCER]), arguments
 
 
 def _options(
@@ -181,6 +237,7 @@ def _options(
     }
     if url.get_backend_name() == "postgresql":
         options |= {"pool_pre_ping": True, "pool_recycle": _RECYCLE_SECONDS}
+        options["execution_options"] = {_POOLED: "prepare_threshold" in arguments}
     return options
 
 

@@ -29,9 +29,8 @@ __all__ = [
 ]
 
 metadata = sa.MetaData()
-stage_metadata = (
-    sa.MetaData()
-)  # a file of its own on SQLite (an upload must not wait for a writer), else the same database
+# On SQLite a file of its own (an upload must not wait for a writer), else the same database.
+stage_metadata = sa.MetaData()
 
 _BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite: only INTEGER PRIMARY KEY is the rowid
 _KEYS = sa.JSON().with_variant(postgresql.ARRAY(sa.Text), "postgresql")

@@ -103,8 +103,8 @@ class JSONType(sa.TypeDecorator[Any]):
     None is SQL NULL on both; JSON's null is stored inside values only.
 
     Example:
-        >>> str(JSONType().load_dialect_impl(postgresql.dialect()))
-        'JSONB'
+        >>> isinstance(JSONType().load_dialect_impl(postgresql.dialect()), postgresql.JSONB)
+        True
     """
 
     impl = sa.JSON

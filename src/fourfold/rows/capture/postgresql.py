@@ -6,6 +6,7 @@ What a function guarantees, whoever writes and in whatever session:
 - Names are qualified and `search_path` is fixed: nobody can put a table or function of his own in the way (S11).
 - One line per statement and thousand keys, by plain INSERT into the queue: no key of it is unique, so writers wait for
   each other nowhere (F10), and a statement of no rows writes none.
+- A row without a key (a table may lack the constraint that its class declares) makes no line: nothing can be its owner.
 - Old and new rows are compared as text, key by key. So 1.0 → 1.00 is a change, `json` (which has no `=`) can be
   compared, and of rows that swapped their keys both are.
 - `fourfold.first_change`, a setting local to the transaction, holds the id of its first line (see `rows.changes`).
@@ -68,7 +69,8 @@ WITH dirty AS (
 ), line AS (
 INSERT INTO {change} (table_name, keys, transaction_id, created_at)
 SELECT {table}, pg_catalog.array_agg(numbered.fourfold_key), CAST(pg_catalog.pg_current_xact_id() AS text), {now}
-FROM (SELECT dirty.fourfold_key, (pg_catalog.row_number() OVER () - 1) / {keys_per_line} AS part FROM dirty) AS numbered
+FROM (SELECT dirty.fourfold_key, (pg_catalog.row_number() OVER () - 1) / {keys_per_line} AS part FROM dirty
+WHERE dirty.fourfold_key IS NOT NULL) AS numbered
 GROUP BY numbered.part
 RETURNING id)
 SELECT LEAST(first_line, pg_catalog.min(line.id)) INTO first_line FROM line;"""
@@ -264,30 +266,26 @@ class PostgresqlCapture:
 
     def _files_inserted(self) -> list[str]:
         return [
-            self._reference(
-                column, f"{self._key('r')}", f"CAST(r.{identifier(column.name)} AS text)", "fourfold_new AS r"
-            )
+            self._reference(column, self._key("r"), f"CAST(r.{identifier(column.name)} AS text)", "fourfold_new AS r")
             + f"\nWHERE r.{identifier(column.name)} IS NOT NULL{_form(column, 'r.' + identifier(column.name))}"
             + _KEEP_NEWEST
             for column in self.spec.files
         ]
 
     def _files_updated(self) -> list[str]:
-        statements = []
+        gone, come = [], []
         for column in self.spec.files:
             pairs = self._pairs(value=f"CAST(r.{identifier(column.name)} AS text)")
-            statements += [
-                self._unreference(column.name, f"o.fourfold_key FROM {pairs}\nWHERE o.value IS DISTINCT FROM n.value"),
+            gone.append(
+                self._unreference(column.name, f"o.fourfold_key FROM {pairs}\nWHERE o.value IS DISTINCT FROM n.value")
+            )
+            come.append(
                 # DISTINCT ON: two cascades of one statement may update one row twice, and ON CONFLICT meets a key once.
                 self._reference(column, "DISTINCT ON (n.fourfold_key) n.fourfold_key", "n.value", pairs)
                 + f"\nWHERE n.value IS NOT NULL AND o.value IS DISTINCT FROM n.value{_form(column, 'n.value')}"
-                + _KEEP_NEWEST,
-            ]
-        return self._reordered(statements)
-
-    @staticmethod
-    def _reordered(statements: list[str]) -> list[str]:
-        return [*statements[0::2], *statements[1::2]]  # all that goes, then all that comes
+                + _KEEP_NEWEST
+            )
+        return [*gone, *come]
 
     def _linked_updated(self) -> list[str]:
         return [

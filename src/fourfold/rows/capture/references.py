@@ -24,9 +24,11 @@ _REGULAR: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 _UNKNOWN: Final = """
 SELECT count(*) AS count, min({value}) AS example FROM {table} AS r WHERE {named}
 AND NOT EXISTS (SELECT 1 FROM fourfold_object AS o WHERE o.key = {value})"""
+# Qualified: the user's table may have columns of these names. f.row_key first: SQLite takes the collation of the left
+# side, and the user's key may have one that knows no case.
 _FORGET: Final = """
-DELETE FROM fourfold_object_ref WHERE table_name = {owner} AND column_name = {column}
-AND NOT EXISTS (SELECT 1 FROM {table} AS r WHERE {key} = row_key AND {same} {named})"""
+DELETE FROM fourfold_object_ref AS f WHERE f.table_name = {owner} AND f.column_name = {column}
+AND NOT EXISTS (SELECT 1 FROM {table} AS r WHERE f.row_key = {key} AND {same} {named})"""
 _MIRROR: Final = """
 INSERT INTO fourfold_object_ref (table_name, row_key, column_name, object_key)
 SELECT {owner}, {key}, {column}, {value} FROM {table} AS r WHERE {named}
@@ -59,7 +61,7 @@ def synchronise_references(connection: sa.Connection, spec: CaptureSpec, table: 
         named = _named(column, dialect)
         if refuse_unknown:
             _check_known(connection, spec, column, sql=_UNKNOWN.format(value=value, table=table, named=named))
-        words = {"table": table, "key": key, "value": value, "named": named, "same": f"{value} = object_key AND"}
+        words = {"table": table, "key": key, "value": value, "named": named, "same": f"f.object_key = {value} AND"}
         words |= {"owner": literal(spec.table, dialect), "column": literal(column.name, dialect)}
         run_verbatim(connection, _FORGET.format(**words))
         run_verbatim(connection, _MIRROR.format(**words))

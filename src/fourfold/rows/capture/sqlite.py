@@ -4,7 +4,9 @@ What they guarantee on any connection that fires them:
 
 - Plain INSERTs into a queue without a unique key, in the writer's own transaction. No conflict clause anywhere: the
   outer statement's would win (`INSERT OR IGNORE` in the user's write would turn ours into that, too).
-- Values are compared by IS NOT under COLLATE BINARY and by type: 1 → 1.0 and `a` → `A` under NOCASE are changes.
+- Values are compared by IS NOT under COLLATE BINARY and by type: 1 → 1.0 and `a` → `A` under NOCASE are changes. Keys
+  are compared under it too: a CAST keeps its column's collation.
+- A row without a key (SQLite lets NULL into primary keys) makes no line: nothing can be its owner.
 - A row that names an object which isn't stored is refused, also where `foreign_keys` is off.
 
 Not guaranteed: what a connection without `recursive_triggers` evicts by INSERT OR REPLACE (F17: verify finds it), and a
@@ -108,17 +110,19 @@ class SqliteCapture:
     def _updated(self) -> list[str]:
         body = []
         old_key, new_key = self._key("OLD"), self._key("NEW")
-        moved = f"{old_key} <> {new_key}"
+        moved = f"{old_key} IS NOT {new_key} COLLATE BINARY"
         if self.spec.projected:
-            keys = f"CASE WHEN {moved} THEN json_array({new_key}, {old_key}) ELSE json_array({new_key}) END"
-            body.append(_line(self.spec.table, keys, self._changed(self.spec.watched, moved), is_array=True))
+            either, other = f"coalesce({new_key}, {old_key})", f"coalesce({old_key}, {new_key})"
+            keys = f"CASE WHEN {moved} THEN json_array({either}, {other}) ELSE json_array({new_key}) END"
+            changed = f"{self._changed(self.spec.watched, moved)} AND {either} IS NOT NULL"
+            body.append(_line(self.spec.table, keys, changed, is_array=True))
         for parent in self.spec.parents:
             columns = [column.name for column in parent.columns]
             watched = None if self.spec.watched is None else (*self.spec.watched, *columns)
             changed = self._changed(watched, moved)
             before, after = _key_of(parent.columns, "OLD"), _key_of(parent.columns, "NEW")
             body.append(_line(parent.table, after, f"{changed} AND {_present(parent.columns, 'NEW')}"))
-            other = f"({key_parts_present(parent.columns, 'NEW')}) IS NOT 1 OR {before} <> {after}"
+            other = f"({key_parts_present(parent.columns, 'NEW')}) IS NOT 1 OR {before} <> {after} COLLATE BINARY"
             body.append(_line(parent.table, before, f"{changed} AND {_present(parent.columns, 'OLD')} AND ({other})"))
         for file in self.spec.files:
             changed = f"({moved} OR {_differs(file.name)})"
@@ -132,7 +136,7 @@ class SqliteCapture:
         return "(" + " OR ".join([moved, *map(_differs, dict.fromkeys(watched))]) + ")"
 
     def _own_line(self, row: str) -> str:
-        return _line(self.spec.table, self._key(row), "1")
+        return _line(self.spec.table, self._key(row), f"{self._key(row)} IS NOT NULL")
 
     # --------------------------------------------------------------------------------------------------- files
 

@@ -44,9 +44,9 @@ def capture_suspended(connection: sa.Connection, specs: Sequence[CaptureSpec] | 
 
     Args:
         connection: The migration's; for `env.py` the one that `context.configure` gets.
-        specs: Capture as it should be afterwards, from the declarations of the code that migrates. None puts back what
-            was there; a table that has lost a column of it stays coarse, is marked, and `status` says so until it is
-            declared.
+        specs: Capture as it should be afterwards, from the declarations of the code that migrates. A table that isn't
+            among them gets back what it had, None means all; one that has lost a column of it stays coarse, is marked,
+            and `status` says so until it is declared.
 
     Raises:
         DriftError: Code `rows.capture`, when triggers are not whole afterwards.
@@ -110,15 +110,16 @@ def _resume(
     before: dict[str, tuple[CaptureSpec, _Shape | None]],
     specs: Sequence[CaptureSpec] | None,
 ) -> None:
-    wanted = {spec.table: spec for spec in (specs if specs is not None else [spec for spec, _ in before.values()])}
+    declared = {spec.table: spec for spec in specs or ()}
+    wanted = {table: spec for table, (spec, _) in before.items()} | declared
     for table, (spec, shape) in before.items():
         capture = resolve(connection, spec)
         if capture is None:
             _forget(connection, spec)
-            wanted.pop(table, None)
+            wanted.pop(table)
         elif _shape(connection, capture) != shape:
             mark_for_resync(connection, spec)
-            if specs is None and not _fits(connection, capture):
+            if table not in declared and not _fits(connection, capture):
                 _log.warning("capture of %s stays coarse: a column that it watches is gone; declare it again", table)
                 _stay_coarse(connection, capture)
                 wanted.pop(table)
