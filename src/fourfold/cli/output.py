@@ -129,6 +129,7 @@ def visible(text: str) -> str:
     r"""Text in one line, without anything that a terminal would act upon.
 
     Example:
+        >>> import os
         >>> print(visible("evil\n\x1b[2Jname"), visible(os.fsdecode(b"caf\xe9.mp3")))
         evil\n\x1b[2Jname caf\xe9.mp3
     """
