@@ -196,6 +196,24 @@ def test_demo_shows_all_stores_and_leaves_nothing(tmp_path):
     assert not Path(shown["data_folder"]).exists()
 
 
+def test_demo_again_in_its_own_folder_is_right_again(tmp_path):
+    for _ in range(2):
+        done = call(tmp_path, "demo", "--data-folder", "shown", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_demo_refuses_a_folder_with_recordings_of_ones_own(own, tmp_path):
+    music = tmp_path / "music"
+    music.mkdir()
+    # A byte behind the audio: the tracks of a sample, and not the demo's own.
+    (music / "mine.mp3").write_bytes((SAMPLES / "dawn-at-saltmarsh.mp3").read_bytes() + b"\0")
+    assert call(own, "ingest", "recordings", str(music)).returncode == 0
+    before = json.loads(call(own, "stats", "--json").stdout)
+    done = call(own, "demo", "--data-folder", "fourfold-data", "--json")
+    assert json.loads(done.stdout)["error"]["code"] == "cli.demo_folder"
+    assert json.loads(call(own, "stats", "--json").stdout) == before
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_demo_serves_until_a_signal(tmp_path, number):
     running = Running(tmp_path, "demo", "--serve", "--port", "0")

@@ -13,6 +13,10 @@ import pytest
 
 from fourfold.cli.exit_codes import ExitCode
 from fourfold.cli.program import main
+from fourfold.errors import StoreUnavailableError
+from fourfold.graph.sqlite import SqliteGraphStore
+from fourfold.integrity.report import VerifyReport
+from fourfold.integrity.run import Integrity
 from tests.acceptance import shop
 
 
@@ -185,6 +189,16 @@ def test_repair_of_what_agrees_does_nothing(filled):
     assert "nothing to repair" in filled.call("repair")[1]
 
 
+def test_repair_says_when_keys_could_not_be_judged(filled, monkeypatch):
+    async def verify(*_, **__):
+        return VerifyReport(deep=False, in_flight=3)
+
+    monkeypatch.setattr(Integrity, "verify", verify)
+    code, out, _ = filled.call("repair")
+    assert code == ExitCode.UNHEALTHY
+    assert "3 keys were still on their way" in out
+
+
 def test_verify_reports_foreign_nodes_on_request_and_is_content(filled):
     filled.edit_graph(
         "INSERT INTO node (label, key, identity, properties, stub) "
@@ -221,6 +235,7 @@ def test_a_bad_row_is_quarantined_named_and_retried(filled):
     assert (key["target"], key["table"], key["key"]) == ("vectors.orders", "orders", "10")
     assert "quarantined: orders 10" in filled.call("status")[2]
     assert filled.ask("retry", "--table", "customers")[1] == {"queued": 0}
+    assert filled.call("retry", "--table", "customers")[1] == "nothing is in quarantine for customers\n"
     assert filled.ask("retry", "--target", "vectors.orders")[1] == {"queued": 1}
     filled.execute("UPDATE orders SET taste = '[0.6, 0.8]' WHERE id = 10")
     filled.call("relay", "--once")
@@ -265,6 +280,48 @@ def test_doctor_names_what_would_hurt(filled, monkeypatch):
     subjects = {finding["subject"] for finding in found["findings"]}
     assert {"rows", "clock", "files", "graph", "vectors", "disk space", "installation", "lag"} <= subjects
     assert "1 note" in filled.call("doctor")[1] or "notes" in filled.call("doctor")[1]
+
+
+def test_doctor_calls_triggers_fine_only_where_they_are(filled):
+    filled.execute(
+        "CREATE TRIGGER touch AFTER UPDATE ON customers "
+        "BEGIN UPDATE customers SET name = NEW.name WHERE id = NEW.id; END"
+    )
+    _, found = filled.ask("doctor")
+    assert [finding["level"] for finding in found["findings"] if finding["subject"] == "triggers"] == ["warning"]
+
+
+def test_doctor_says_once_that_the_rows_are_broken(filled):
+    (filled.folder / "rows.db").write_bytes(b"not a database at all, but long enough to be looked at" * 100)
+    code, found = filled.ask("doctor")
+    assert code == ExitCode.UNHEALTHY
+    assert [finding["level"] for finding in found["findings"] if finding["subject"] == "rows"] == ["error"]
+
+
+@pytest.mark.parametrize("command", ["init", "status", "stats"])
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, command):
+    # Longer than a name may be: refused for every user, root too, as a folder without rights is for others.
+    code, found = Shop(tmp_path / ("x" * 300)).ask(command)
+    assert (code, answered(found)) == (ExitCode.ERROR, "settings.data_folder")
+
+
+def test_doctor_of_a_folder_that_cannot_be_looked_into_goes_on(tmp_path):
+    code, found = Shop(tmp_path / ("x" * 300)).ask("doctor")
+    assert code == ExitCode.UNHEALTHY
+    errors = {finding["subject"]: finding["code"] for finding in found["findings"] if finding["level"] == "error"}
+    assert errors == {"data folder": "cli.not_initialised", "rows": "settings.data_folder"}
+
+
+def test_relay_once_says_what_failed(filled, monkeypatch):
+    async def away(*_, **__):
+        raise StoreUnavailableError("the graph is away", code="graph.unavailable")
+
+    monkeypatch.setattr(SqliteGraphStore, "write", away)
+    filled.execute("INSERT INTO customers (id, name) VALUES (3, 'Barbara')")
+    code, _, err = filled.call("relay", "--once")
+    assert code == ExitCode.OK
+    assert err.startswith("relay: StoreUnavailableError")
+    assert "the graph is away" in err
 
 
 def test_doctor_leaves_no_object_behind(filled):

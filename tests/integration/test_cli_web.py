@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +12,9 @@ import httpx
 import pytest
 
 from fourfold.cli.application import CommandSettings
-from fourfold.cli.serving import open_door
+from fourfold.cli.command import Invocation
+from fourfold.cli.output import Output
+from fourfold.cli.serving import open_door, serve_until_stopped
 from fourfold.errors import ConfigurationError, StoreUnavailableError
 from fourfold.fourfold import Fourfold
 from fourfold.settings import Settings
@@ -113,6 +117,19 @@ async def test_unreachable_rows_are_an_answer_not_a_crash(store, monkeypatch):
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "rows.unavailable")
 
 
+async def test_a_store_that_is_away_leaves_the_rest_of_the_page(store, monkeypatch):
+    async def away():
+        raise StoreUnavailableError("the graph is away", code="graph.unavailable", hint="Start it")
+
+    monkeypatch.setattr(store.stores.graph, "statistics", away)
+    snapshot = await SnapshotReader(store).read()
+    html = main_of(snapshot)
+    assert snapshot.state == "needs attention"
+    assert "the graph is away (graph.unavailable). Start it" in html
+    assert "vectors.orders" in html  # how far behind, and the last verify, are known from the rows
+    assert "Never ran" in html
+
+
 async def test_another_host_name_is_refused(store):
     async with client(store, "http://evil.example") as browser:
         assert (await browser.get("/status")).status_code == 400
@@ -155,6 +172,34 @@ def test_an_open_address_has_a_token():
     assert door.url.endswith(f"?token={door.token}")
     for each in door.sockets:
         each.close()
+
+
+async def test_another_loopback_address_is_served(store, monkeypatch):
+    import uvicorn
+
+    seen = []
+
+    async def serve(server, **_):
+        seen.append(server.config.app)
+
+    monkeypatch.setattr(uvicorn.Server, "serve", serve)
+    door = open_door(CommandSettings(web_host="127.0.0.2", web_port=0))
+    invocation = Invocation(argparse.Namespace(), Output())
+    await serve_until_stopped(store, door, invocation)
+    for each in door.sockets:
+        each.close()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(seen[0]), base_url="http://127.0.0.2") as browser:
+        assert (await browser.get("/healthz")).status_code == 200
+
+
+def test_a_port_that_needs_more_rights_is_not_called_taken(monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(ConfigurationError, match="port 80: Permission denied") as caught:
+        open_door(CommandSettings(web_port=80))
+    assert caught.value.code == "web.address"
 
 
 def test_a_foreign_address_is_refused():

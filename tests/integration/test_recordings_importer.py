@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from mutagen.id3 import TIT2
 
 import fourfold.catalogs.recordings
-from fourfold.catalogs.recordings import importer
+from fourfold.catalogs.recordings import importer, placing
+from fourfold.catalogs.recordings.deletion import delete
 from fourfold.catalogs.recordings.importer import ingest
 from fourfold.catalogs.recordings.migrate import upgrade
 from fourfold.catalogs.recordings.models import Base, Metadata, Recording, Tracklist
@@ -258,6 +259,45 @@ async def test_recordings_10_missing_files_are_reported_and_stay(store: Fourfold
     report = await ingest(store, music)
     assert report.missing == [str(path)]
     assert len(await recordings(store)) == 3
+
+
+async def test_recordings_10_missing_files_of_a_folder_that_differs_in_case_are_its_own(store: Fourfold, music: Path):
+    (music / "Sets").mkdir()
+    (music / "sets").mkdir()
+    gone = make(music / "Sets" / "a.mp3")
+    make(music / "sets" / "b.mp3")
+    await ingest(store, music)
+    gone.unlink()
+    assert (await ingest(store, music / "sets")).missing == []
+    assert (await ingest(store, music / "Sets")).missing == [str(gone)]
+
+
+@pytest.mark.parametrize("step", ["mark_duplicate", "replace_content", "take_over"])
+async def test_recordings_10_recording_that_is_deleted_meanwhile_is_added_again(
+    store: Fourfold, music: Path, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    first = make(music / "a.mp3")
+    await ingest(store, music)
+    path = first
+    if step == "replace_content":
+        make(path, title="Another")
+    elif step == "take_over":
+        path = first.rename(music / "b.mp3")
+    else:
+        path = music / "b.mp3"
+        shutil.copyfile(first, path)
+    original = getattr(placing, step)
+
+    async def deleted_before(store_: Fourfold, recording_id: uuid.UUID, source: object) -> object:
+        monkeypatch.setattr(placing, step, original)
+        await delete(store_, recording_id)
+        return await original(store_, recording_id, source)
+
+    monkeypatch.setattr(placing, step, deleted_before)
+    report = await ingest(store, music)
+    assert (report.added, report.updated, report.moved, report.duplicates, report.problems) == (1, 0, 0, [], [])
+    assert list(await recordings(store)) == [path.name]
+    await assert_in_step(store)
 
 
 async def test_recordings_10_cue_sheet_of_the_same_stem_becomes_the_tracklist(store: Fourfold, music: Path):

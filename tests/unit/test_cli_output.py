@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from fourfold.catalogs.recordings.report import Duplicate, IngestReport, Problem
 from fourfold.cli import output as module
+from fourfold.cli.commands.ingest import ingest_document, say_ingest
 from fourfold.cli.output import Output, aligned, as_json
 
 
@@ -66,7 +70,36 @@ def test_numbers_stand_to_the_right():
 
 def test_a_value_from_outside_cannot_break_the_table():
     [_, line] = aligned(("file", "x"), [("evil\n\x1b[2Jname", "y")])
-    assert line == "evil  [2Jname  y"
+    assert line == r"evil\n\x1b[2Jname  y"
+
+
+def test_a_value_from_outside_cannot_move_the_cursor():
+    output, out, err = made()
+    output.line("duplicate: \x1b[2Jx\nsecond line")
+    output.problem("broken: \x9b2Jx\u202e")
+    assert out.getvalue() == "duplicate: \\x1b[2Jx\nsecond line\n"
+    assert err.getvalue() == "broken: \\x9b2Jx\\u202e\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_names_that_the_stream_cannot_write_are_escaped(encoding):
+    folder = os.fsdecode(b"/music/f\xe9lder \xe5\xa4\x9c")
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    text, programs = Output(out=out), Output(out=out, json_wanted=True)
+    text.line(f"“{folder}”")
+    programs.document({"folder": folder})
+    line, document = out.buffer.getvalue().decode(encoding).splitlines()
+    assert "/music/f\\xe9lder" in line
+    assert json.loads(document) == {"folder": folder}
+
+
+def test_progress_is_no_wider_than_the_terminal(clock, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    output, _, err = made(Terminal())
+    output.progress("ingest /music/" + "x" * 100 + "\x1b[2J.mp3", 12345)
+    assert len(err.getvalue()) == 30  # with the \r
+    assert err.getvalue().startswith("\ringest /music")
+    assert err.getvalue().endswith(".mp3: 12,345")
 
 
 def test_progress_on_a_terminal_overwrites_itself_and_is_wiped(clock):
@@ -113,3 +146,22 @@ def test_everything_becomes_json():
         "set": ["a", "b"],
         "bytes": "01",
     }
+
+
+def test_an_ingest_says_what_to_do_about_each_file():
+    report = IngestReport("/music", added=1)
+    report.problems.append(Problem.of_os_error("/music/a.mp3", PermissionError(errno.EACCES, "Permission denied")))
+    report.missing += [f"/music/{number}.mp3" for number in range(60)]
+    report.duplicates.append(Duplicate("/music/x\n\x1b[2J.mp3", UUID(int=1), "/music/x.mp3"))
+    output, out, err = made()
+    say_ingest(output, report)
+    assert err.getvalue().splitlines() == [
+        "broken: /music/a.mp3: it can't be read: Permission denied (recordings.unreadable)",
+        "  hint: Check the disk and the rights, then run again",
+    ]
+    said = out.getvalue()
+    assert "no longer there: /music/49.mp3; its recording stays" in said
+    assert "and 10 more" in said
+    assert r"/music/x\n\x1b[2J.mp3 has the bytes" in said
+    [problem] = ingest_document(report)["problems"]
+    assert problem["hint"] == "Check the disk and the rights, then run again"

@@ -68,6 +68,7 @@ def test_every_command_has_help_with_an_example(capsys, name):
         (["verify", "--depe"], "'--deep'"),
         (["verify", "--targt=graph"], "'--target'"),
         (["ingest", "recordngs", "x"], "'recordings'"),
+        (["--jsno", "status"], "'--json'"),
     ],
 )
 def test_wrong_words_are_answered_with_the_right_one(capsys, arguments, meant):
@@ -78,6 +79,28 @@ def test_wrong_words_are_answered_with_the_right_one(capsys, arguments, meant):
 
 def test_surplus_arguments_are_refused(capsys):
     assert "no argument 'extra'" in refused(capsys, "status", "extra")
+
+
+def test_wrong_usage_is_answered_with_the_whole_usage(capsys):
+    assert "--data-folder FOLDER" in refused(capsys, "verify", "--depe")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ingest", "recordings", ""], "got an empty text"),  # a variable that isn't set, not the current folder
+        (["status", "--data-folder", ""], "got an empty text"),
+        (["status", "--max-lag", "nan"], "'nan' is no number of seconds"),
+        (["status", "--max-lag=-1"], "'-1' is no number of seconds"),
+        (["collect", "--grace-seconds=-5"], "'-5' is no number of seconds"),
+        (["collect", "--grace-seconds", "inf"], "'inf' is no number of seconds"),
+        (["serve", "--port", "65536"], "'65536' is no port; expected 0 to 65535"),
+        (["serve", "--port=-1"], "'-1' is no port"),
+        (["demo", "--port", "http"], "'http' is no port"),
+    ],
+)
+def test_a_wrong_value_is_wrong_usage(capsys, arguments, said):
+    assert said in refused(capsys, *arguments)
 
 
 def test_abbreviations_are_not_guessed(capsys):

@@ -19,6 +19,7 @@ from mutagen.mp4 import MP4FreeForm
 
 import fourfold.catalogs.recordings
 from fourfold.catalogs.recordings.tags import PROPERTY_KEYS, TAG_KEYS, VALUE_LIMIT, read_tags
+from fourfold.catalogs.recordings.truncation import find_truncation
 from fourfold.errors import ConfigurationError, ValidationError
 
 SAMPLES = Path(fourfold.catalogs.recordings.__file__).parent / "samples"
@@ -215,3 +216,26 @@ def test_recordings_10_without_mutagen_the_error_names_the_extra(monkeypatch: py
     monkeypatch.setitem(sys.modules, "mutagen", None)
     with pytest.raises(ConfigurationError, match=r"fourfold\[recordings\]"):
         read_tags(AUDIO[0])
+
+
+@pytest.mark.parametrize("declared", [0x7FFF_F024, 0x7FFF_FFFF, 0xFFFF_FFFF, 0xFFFF_FFDB])
+def test_recordings_10_wav_from_a_pipe_has_no_length_and_is_taken(sample, declared):
+    path = sample("corner-lot-parade.wav")
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, 4, declared)
+    path.write_bytes(data)
+    assert read_tags(path).properties["format"] == "wav"
+
+
+def test_recordings_10_letters_of_a_page_in_the_audio_are_no_cut(tmp_path):
+    class OggVorbis:
+        """What mutagen would call it."""
+
+    path = tmp_path / "set.ogg"
+    audio = bytes(60) + b"OggS" + b"\xff" * 136
+    path.write_bytes(b"OggS" + bytes(22) + bytes([1, len(audio)]) + audio)
+    with path.open("rb") as stream:
+        assert find_truncation(stream, OggVorbis()) is None
+    path.write_bytes(path.read_bytes()[:-1])
+    with path.open("rb") as stream:
+        assert "its header promises 228" in find_truncation(stream, OggVorbis())

@@ -6,8 +6,9 @@ import importlib
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fourfold.errors import ConfigurationError, did_you_mean
@@ -36,7 +37,7 @@ class CommandSettings(BaseSettings):
 
     app: str = "recordings"
     web_host: str = "127.0.0.1"
-    web_port: int = 8321
+    web_port: Annotated[int, Field(ge=0, le=65_535)] = 8321
     web_token: str = ""
 
 

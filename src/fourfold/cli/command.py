@@ -19,7 +19,13 @@ __all__ = ["Command", "Invocation"]
 
 @dataclass(slots=True)
 class Invocation:
-    """One call of a command: its arguments, where it speaks, and how it is told to stop."""
+    """One call of a command.
+
+    Args:
+        arguments: As they were parsed.
+        output: Where it speaks.
+        stop: How it is told to stop.
+    """
 
     arguments: argparse.Namespace
     output: Output
@@ -49,7 +55,14 @@ class Invocation:
 
 
 def invalid_settings(error: Any) -> ConfigurationError:
-    """Turn pydantic's error into ours; its message would be right, but of many lines and without a code."""
+    """Turn pydantic's error into ours; its message would be right, but of many lines and without a code.
+
+    Args:
+        error: Pydantic's `ValidationError`.
+
+    Returns:
+        An error of code `settings.invalid` that names all that is wrong, without the values.
+    """
     found = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
     message = f"settings are wrong: {'; '.join(found)}"
     hint = "Correct the environment variables FOURFOLD_… or .env; see docs/reference/settings.md"
@@ -67,7 +80,6 @@ class Command:
         example: A command line that works.
         run: Does it; returns an exit code.
         configure: Adds its own arguments.
-        is_offline: It takes no `--data-folder`, `--app` and `--embedder`.
     """
 
     name: str

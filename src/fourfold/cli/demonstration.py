@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import sqlalchemy as sa
+
 from fourfold.cli.commands.ingest import ingest_document, say_ingest
 from fourfold.cli.commands.verify import say_report, tell_progress, verify_document
 from fourfold.cli.settling import wait_in_step
+from fourfold.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fourfold.catalogs.recordings.models import Recording
@@ -41,7 +45,17 @@ class Demonstration:
 
 
 async def demonstrate(store: Fourfold, output: Output) -> Demonstration:
-    """Run all steps on an open, empty store (or one that a demo left)."""
+    """Run all steps.
+
+    Args:
+        store: Open, over the recordings catalog; empty, or as a demo left it.
+        output: Of the command.
+
+    Raises:
+        ConfigurationError: Code `cli.demo_folder`: somebody's own recordings are there; nothing was done.
+        FourfoldError: Of the stores.
+    """
+    await _refuse_others_data(store)
     shown = Demonstration()
     await _ingest(store, output, shown)
     shared = await _ask_graph(store, output, shown)
@@ -52,12 +66,31 @@ async def demonstrate(store: Fourfold, output: Output) -> Demonstration:
     return shown
 
 
+async def _refuse_others_data(store: Fourfold) -> None:
+    # The demo deletes one of two recordings that share a track: among somebody's own it would be one of his.
+    from fourfold.catalogs.recordings import Recording
+
+    ours = [hashlib.sha256(path.read_bytes()).hexdigest() for path in _samples().iterdir()]
+    others = sa.or_(Recording.sha256_hash.is_(None), Recording.sha256_hash.not_in(ours))
+    async with store.session() as session:
+        found = await session.scalar(sa.select(Recording.file_path).where(others).limit(1))
+    if found is not None:
+        message = f"this data folder isn't the demo's: it has the recording {found!r}"
+        hint = "The demo deletes a recording. Give it a folder of its own, or leave --data-folder out"
+        raise ConfigurationError(message, code="cli.demo_folder", hint=hint, path=found)
+
+
+def _samples() -> Path:
+    from fourfold.catalogs import recordings
+
+    return Path(recordings.__file__).parent / "samples"
+
+
 async def _ingest(store: Fourfold, output: Output, shown: Demonstration) -> None:
     from fourfold.catalogs import recordings
 
-    samples = Path(recordings.__file__).parent / "samples"
     output.line("\n1. Take eight sample recordings: bytes, tags and cue sheets, each file in one commit")
-    report = await recordings.ingest(store, samples)
+    report = await recordings.ingest(store, _samples())
     say_ingest(output, report)
     await wait_in_step(store, output.progress)
     status = await store.status()

@@ -35,7 +35,7 @@ _MEANINGS = {
     ExitCode.ERROR: "failed; the error and its code are on standard error",
     ExitCode.USAGE: "the command line is wrong; nothing was done",
     ExitCode.DIFFERS: "verify or repair: something differs from the rows",
-    ExitCode.UNHEALTHY: "status, doctor: needs attention, or lags beyond --max-lag; verify: keys still on their way",
+    ExitCode.UNHEALTHY: "needs attention; status: lags beyond --max-lag; verify, repair: keys still on their way",
     ExitCode.PARTIAL: "ingest: done, except for files that are broken",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C); what was done stays, run it again to go on",
     ExitCode.TERMINATED: "terminated (SIGTERM) before the end; as interrupted",

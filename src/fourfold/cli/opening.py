@@ -49,12 +49,20 @@ def command_settings(invocation: Invocation) -> CommandSettings:
 
 
 def application_of(invocation: Invocation) -> Application:
-    """The declarations that a command works with."""
+    """The declarations that a command works with.
+
+    Raises:
+        ConfigurationError: Codes `cli.app` and `settings.invalid`.
+    """
     return load_application(command_settings(invocation).app)
 
 
 def plan_of(application: Application) -> Plan:
-    """Compile an application's declarations."""
+    """Compile an application's declarations.
+
+    Raises:
+        ConfigurationError: They are wrong; all that is wrong is named.
+    """
     from fourfold.projection.models import models_of
     from fourfold.projection.plan import compile_plan
 
@@ -65,12 +73,18 @@ def require_initialised(settings: Settings) -> None:
     """Say `fourfold init` before a command makes an empty data folder where a full one was expected.
 
     Raises:
-        ConfigurationError: Code `cli.not_initialised`.
+        ConfigurationError: Codes `cli.not_initialised` and, where this user may not look, `settings.data_folder`.
     """
     if not settings.rows_location.startswith("sqlite"):
         return
     rows = Path(settings.rows_location.partition("///")[2].partition("?")[0])
-    if not rows.exists():
+    try:
+        is_there = rows.exists()
+    except OSError as error:
+        message = f"the data folder can't be looked into: {str(rows)!r}: {error.strerror}"
+        hint = "Give this user the right to it, or name another one with --data-folder"
+        raise ConfigurationError(message, code="settings.data_folder", hint=hint, path=str(rows)) from error
+    if not is_there:
         message = f"there is no data here yet: {str(rows)!r} doesn't exist"
         hint = "Run: fourfold init (or name the right folder with --data-folder)"
         raise ConfigurationError(message, code="cli.not_initialised", hint=hint, path=str(rows))
@@ -78,7 +92,15 @@ def require_initialised(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def open_rows(settings: Settings, plan: Plan) -> AsyncIterator[Stores]:
-    """Open rows, stages and files, neither graph nor vectors; nothing is installed or checked."""
+    """Open rows, stages and files, neither graph nor vectors; nothing is installed or checked.
+
+    Args:
+        settings: Where they are.
+        plan: Of the declarations.
+
+    Raises:
+        FourfoldError: They can't be opened.
+    """
     from fourfold.stores import open_stores
 
     bare = dataclasses.replace(plan, labels={}, edges={}, collections={}, targets=())

@@ -3,19 +3,23 @@
 With `--json` standard output holds one JSON document (commands that run until they are stopped: one per line) and
 nothing else, errors included. Without it, aligned text. `--quiet` leaves errors only; a `--json` document is still
 written.
+
+What comes from outside (a file's name, a driver's words) can neither move the cursor nor end a command: characters that
+aren't printable, or that the stream's encoding doesn't have, are written as escapes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, TextIO
 
-__all__ = ["Output", "aligned", "as_json", "duration", "size"]
+__all__ = ["Output", "aligned", "as_json", "duration", "size", "visible"]
 
 _TERMINAL_SECONDS: Final = 0.1  # between two states of a progress line that overwrites itself
 _LOG_SECONDS: Final = 5.0  # between two progress lines in a log
@@ -47,7 +51,7 @@ class Output:
         """A line for people."""
         self.end_progress()
         if not self.json_wanted and not self.quiet:
-            print(text, file=self._out, flush=True)
+            _write(text, self._out)
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[object]], *, indent: str = "") -> None:
         """An aligned table for people; numbers to the right. Nothing when there are no rows."""
@@ -58,18 +62,18 @@ class Output:
         """What programs get: one JSON document on one line."""
         self.end_progress()
         if self.json_wanted:
-            print(json.dumps(as_json(document), ensure_ascii=False), file=self._out, flush=True)
+            _write_json(document, self._out)
 
     def note(self, text: str) -> None:
         """A line on standard error, for people: what goes on, not what came out."""
         self.end_progress()
         if not self.json_wanted and not self.quiet:
-            print(text, file=self._err, flush=True)
+            _write(text, self._err)
 
     def problem(self, text: str) -> None:
         """A line on standard error that `--quiet` doesn't hide."""
         self.end_progress()
-        print(text, file=self._err, flush=True)
+        _write(text, self._err)
 
     def progress(self, step: str, done: int, total: int = 0) -> None:
         """How far it is: on a terminal a line that overwrites itself, else a line every few seconds."""
@@ -83,22 +87,69 @@ class Output:
             self._progress_at = now  # a log hears of what takes long only
             return
         self._progress_at = now
-        count = f"{done:,} of {total:,}" if total else f"{done:,}"
         if self.json_wanted:
-            text = json.dumps({"progress": {"step": step, "done": done, "total": total}})
-        else:
-            text = f"{step}: {count}"
+            _write_json({"progress": {"step": step, "done": done, "total": total}}, self._err)
+            return
+        text = f"{visible(step)}: " + (f"{done:,} of {total:,}" if total else f"{done:,}")
         if terminal:
-            print(f"\r{text.ljust(self._progress_width)}", end="", file=self._err, flush=True)
+            # One that is wider than the terminal would go on in the next line, which `\r` doesn't wipe.
+            text = _shortened(text, shutil.get_terminal_size().columns - 1)
+            print(f"\r{_shown(text, self._err).ljust(self._progress_width)}", end="", file=self._err, flush=True)
             self._progress_width = len(text)
         else:
-            print(text, file=self._err, flush=True)
+            _write(text, self._err)
 
     def end_progress(self) -> None:
         """Wipe the progress line, so that what follows stands alone."""
         if self._progress_width:
             print(f"\r{' ' * self._progress_width}\r", end="", file=self._err, flush=True)
             self._progress_width = 0
+
+
+def _write(text: str, stream: TextIO) -> None:
+    print(_shown(text, stream), file=stream, flush=True)
+
+
+def _shown(text: str, stream: TextIO) -> str:
+    encoding = stream.encoding or "utf-8"
+    lines = "\n".join(visible(line) for line in text.split("\n"))
+    return lines.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _write_json(document: Mapping[str, Any], stream: TextIO) -> None:
+    text = json.dumps(as_json(document), ensure_ascii=False)
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:  # also a file name's bytes that are no UTF-8: JSON has an escape for all of them
+        text = json.dumps(as_json(document))
+    print(text, file=stream, flush=True)
+
+
+def visible(text: str) -> str:
+    r"""Text in one line, without anything that a terminal would act upon.
+
+    Example:
+        >>> import os
+        >>> print(visible("evil\n\x1b[2Jname"), visible(os.fsdecode(b"caf\xe9.mp3")))
+        evil\n\x1b[2Jname caf\xe9.mp3
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how os.fsdecode shows a byte that isn't UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def _shortened(text: str, width: int) -> str:
+    """The ends of a text that is too wide: what is done, and how much."""
+    if len(text) <= width:
+        return text
+    head = max(width // 2 - 1, 0)
+    return f"{text[:head]}…{text[len(text) - max(width - head - 1, 0) :]}"
 
 
 def aligned(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -133,8 +184,7 @@ def _is_number(value: object) -> bool:
 def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    # A value from outside (a file's name, a driver's words) can't break the table or move the cursor.
-    return "".join(character if character.isprintable() else " " for character in str(value))
+    return visible(str(value))
 
 
 def as_json(value: Any) -> Any:  # noqa: PLR0911 - one line per kind of value

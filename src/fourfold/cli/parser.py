@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
+from fourfold.cli.argument import folder
 from fourfold.cli.command import Command
 from fourfold.cli.exit_codes import ExitCode
 from fourfold.errors import did_you_mean
@@ -15,13 +15,18 @@ from fourfold.errors import did_you_mean
 __all__ = ["Parser", "build_parser", "parse"]
 
 _DESCRIPTION = "Rows in SQL are the truth; files, graph and vectors follow, with nothing lost and nothing doubled."
-_GLOBAL = ("--help", "--version", "--data-folder", "--app", "--embedder", "--json", "--verbose", "--quiet")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with "did you mean", one exit code for wrong usage, and nothing that guesses abbreviations."""
+    """argparse, with "did you mean", one exit code for wrong usage, and nothing that guesses abbreviations.
+
+    Args:
+        *arguments: As argparse takes them.
+        **options: As argparse takes them.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.commands: dict[str, Parser] = {}
         options.setdefault("allow_abbrev", False)
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*arguments, **options)
@@ -64,6 +69,7 @@ def build_parser(commands: Sequence[Command], version: str) -> Parser:
         )
         command.configure(sub)
         _add_global(sub, default=argparse.SUPPRESS)
+        parser.commands[command.name] = sub
     return parser
 
 
@@ -71,7 +77,9 @@ def _add_global(parser: Parser, *, default: Any) -> None:
     """The same options before and after the command; SUPPRESS keeps the second from undoing the first."""
     group = parser.add_argument_group("options of all commands")
     add = group.add_argument
-    add("--data-folder", type=Path, metavar="FOLDER", default=default, help="where the data is (FOURFOLD_DATA_FOLDER)")
+    add(
+        "--data-folder", type=folder, metavar="FOLDER", default=default, help="where the data is (FOURFOLD_DATA_FOLDER)"
+    )
     add(
         "--app",
         metavar="MODULE:BASE",
@@ -85,22 +93,20 @@ def _add_global(parser: Parser, *, default: Any) -> None:
     add("--quiet", action="store_true", default=off, help="say nothing but errors")
 
 
-def parse(parser: Parser, arguments: Sequence[str], commands: Sequence[Command]) -> argparse.Namespace:
+def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     """Parse, with "did you mean" for unknown options too.
+
+    Args:
+        parser: As `build_parser` made it.
+        arguments: Without the program's name.
 
     Raises:
         SystemExit: For `--help`, `--version` and wrong usage.
     """
     found, unknown = parser.parse_known_args(arguments)
     if unknown:
-        known = list(_GLOBAL)
-        speaker: Parser = parser
-        for command in commands:
-            if command.name == found.command:
-                speaker = Parser(prog=f"{parser.prog} {command.name}", add_help=False)
-                command.configure(speaker)
-                known += speaker.option_names()
+        speaker = parser.commands.get(found.command, parser)
         name = unknown[0].partition("=")[0]
         what = "option" if name.startswith("-") else "argument"
-        speaker.error(f"no {what} {name!r}{did_you_mean(name, known)}")
+        speaker.error(f"no {what} {name!r}{did_you_mean(name, speaker.option_names())}")
     return found

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, *, out: TextIO | None = None, e
         SystemExit: For `--help`, `--version` and wrong usage.
     """
     parser = build_parser(COMMANDS, __version__)
-    parsed = parse(parser, sys.argv[1:] if arguments is None else arguments, COMMANDS)
+    parsed = parse(parser, sys.argv[1:] if arguments is None else arguments)
     if parsed.command is None:
         parser.print_help(out)
         return ExitCode.OK

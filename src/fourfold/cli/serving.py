@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import secrets
 import socket
@@ -29,6 +30,7 @@ class Door:
 
     Args:
         sockets: Bound; several where a name has several addresses.
+        host: As it was asked for.
         url: For people, with the token where one is needed.
         token: Empty on loopback.
         wanted_port: The port that was asked for.
@@ -36,6 +38,7 @@ class Door:
     """
 
     sockets: tuple[socket.socket, ...]
+    host: str
     url: str
     token: str
     wanted_port: int
@@ -44,6 +47,9 @@ class Door:
 
 def open_door(settings: CommandSettings) -> Door:
     """Bind the address of the settings; another port where theirs is taken.
+
+    Args:
+        settings: `web_host`, `web_port` and `web_token`.
 
     Raises:
         ConfigurationError: Code `web.address`: the address isn't this machine's, or the port needs more rights.
@@ -58,13 +64,16 @@ def open_door(settings: CommandSettings) -> Door:
     token = "" if _is_loopback(settings.web_host) else settings.web_token or secrets.token_urlsafe(24)
     host = f"[{settings.web_host}]" if ":" in settings.web_host else settings.web_host
     url = f"http://{host}:{port}/" + (f"?token={token}" if token else "")
-    return Door((bound,), url, token, settings.web_port, port)
+    return Door((bound,), settings.web_host, url, token, settings.web_port, port)
 
 
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with contextlib.suppress(OSError):
+    try:
         return socket.create_server((host, port), family=family)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
     return socket.create_server((host, 0), family=family)
 
 
@@ -80,6 +89,11 @@ def _is_loopback(host: str) -> bool:
 async def serve_until_stopped(store: Fourfold, door: Door, invocation: Invocation) -> None:
     """Serve until SIGINT or SIGTERM; requests in hand are answered.
 
+    Args:
+        store: Open.
+        door: As `open_door` opened it; closed at the end.
+        invocation: Of the command, for its wish to stop.
+
     Raises:
         ConfigurationError: Code `web.extra`: FastAPI or uvicorn isn't installed.
     """
@@ -89,9 +103,10 @@ async def serve_until_stopped(store: Fourfold, door: Door, invocation: Invocatio
         message = "the status page needs uvicorn, which is not installed"
         hint = "pip install 'fourfold[web]'"
         raise ConfigurationError(message, code="web.extra", hint=hint, extra="web") from error
-    from fourfold.web import status_app
+    from fourfold.web.app import LOOPBACK_HOSTS, status_app
 
-    app = status_app(store, token=door.token, hosts=["*"]) if door.token else status_app(store)
+    # Without a token the names of this machine protect it: of 127.0.0.2, too, where that was asked for.
+    app = status_app(store, token=door.token, hosts=["*"] if door.token else [*LOOPBACK_HOSTS, door.host])
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=_GOODBYE_SECONDS
     )

@@ -54,7 +54,7 @@ class HashEmbedder:
 
     def _vector(self, text: str) -> tuple[float, ...]:
         if not text:
-            raise ValidationError("a text is empty", code="embedder.text")
+            raise ValidationError("a text is empty", code="embedder.text", hint="Leave it out")
         sums = [0.0] * self._dimension
         for word in text.lower().split() or [text]:
             padded = f"^{word}$"

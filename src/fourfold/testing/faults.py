@@ -58,15 +58,26 @@ class FaultPoints:
         self._kill: tuple[str, int] | None = None
 
     def pause(self, point: str) -> Pause:
-        """Stop the next task that reaches `point`."""
+        """Stop the next task that reaches `point`, to wait for and to resume; later ones pass."""
         return self._pauses.setdefault(point, Pause())
 
     def fail(self, point: str, error: BaseException, *, times: int = 1) -> None:
-        """Raise `error` at the next `times` visits of `point`."""
+        """Raise an error at a point.
+
+        Args:
+            point: Its name, as `relay.write_after`.
+            error: What is raised there.
+            times: At how many of the next visits.
+        """
         self._errors.setdefault(point, []).extend([error] * times)
 
     def kill(self, point: str, *, visit: int = 1) -> None:
-        """SIGKILL this process at the given visit of `point`."""
+        """SIGKILL this process at a point: nothing is flushed, closed or rolled back.
+
+        Args:
+            point: Its name.
+            visit: At which visit, counted from 1.
+        """
         self._kill = (point, visit)
 
     def __enter__(self) -> Self:

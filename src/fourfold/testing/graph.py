@@ -122,7 +122,7 @@ async def contents(store: GraphStore) -> tuple[Counter[Any], Counter[Any]]:
 
 
 class GraphStoreContract:
-    """See the module."""
+    """The suite. It needs the fixtures `store` and `second`, and the methods `set_property` and `add_foreign`."""
 
     rounds = 1_000  # of F37; a store behind a network may take fewer
 
@@ -133,9 +133,11 @@ class GraphStoreContract:
         return store
 
     async def set_property(self, store: GraphStore, ref: NodeRef, name: str, value: Scalar) -> None:
+        """Change a node's property behind the store's back: the digest that was written with it stays."""
         raise NotImplementedError
 
     async def add_foreign(self, store: GraphStore, ref: NodeRef) -> None:
+        """Add a node that has no owner mark, as another program would."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------ fence and replay

@@ -56,6 +56,16 @@ class PostgresCluster:
     Raises:
         ConfigurationError: Code `testing.no_postgresql`, when there are no server programs.
         StoreUnavailableError: Code `testing.postgresql_start`, when it doesn't start; the log is in the message.
+
+    Example:
+        ```python
+        cluster = PostgresCluster()
+        cluster.create()
+        try:
+            url = cluster.create_database("mine")
+        finally:
+            cluster.destroy()
+        ```
     """
 
     def __init__(self, programs: Path | None = None) -> None:
@@ -139,7 +149,13 @@ class PostgresCluster:
             self._guard = None
 
     def url(self, database: str = _ACCOUNT, *, user: str = _ACCOUNT, password: str | None = None) -> str:
-        """Return the URL of a database, with its password; for the superuser unless another role is named."""
+        """Return the URL of a database, with its password.
+
+        Args:
+            database: Its name.
+            user: A role; default is the superuser.
+            password: Of another role.
+        """
         target = sa.URL.create(
             "postgresql",
             username=user,

@@ -32,9 +32,9 @@ except ModuleNotFoundError as missing:
 if TYPE_CHECKING:
     from fourfold.fourfold import Fourfold
 
-__all__ = ["status_app"]
+__all__ = ["LOOPBACK_HOSTS", "status_app"]
 
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
 _HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -43,7 +43,7 @@ _HEADERS: Final = {
 }
 
 
-def status_app(store: Fourfold, *, token: str = "", hosts: Sequence[str] = _LOOPBACK) -> FastAPI:
+def status_app(store: Fourfold, *, token: str = "", hosts: Sequence[str] = LOOPBACK_HOSTS) -> FastAPI:
     """Make the application: `/`, `/healthz` and `/status`.
 
     Args:
@@ -65,7 +65,8 @@ def status_app(store: Fourfold, *, token: str = "", hosts: Sequence[str] = _LOOP
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         if token and not request.url.path.endswith("/healthz") and not _shows(request, token):
-            return JSONResponse({"error": "a token is needed"}, 401, {"WWW-Authenticate": "Bearer"})
+            needed = "a token is needed: ?token=… in the address, or the header Authorization: Bearer …"
+            return JSONResponse({"error": needed}, 401, {"WWW-Authenticate": "Bearer"})
         response = await call_next(request)
         response.headers.update(_HEADERS)
         return response

@@ -47,6 +47,9 @@ def page_of(snapshot: Snapshot, version: str, query: str = "") -> str:
         snapshot: What to show.
         version: Of Fourfold.
         query: Of the request; links carry it on, for the token in it.
+
+    Returns:
+        A document that needs nothing else: style and script are in it.
     """
     carried = _text(f"?{query}" if query else "")
     return f"""<!DOCTYPE html>
@@ -60,7 +63,7 @@ def page_of(snapshot: Snapshot, version: str, query: str = "") -> str:
 </head>
 <body>
 <header><h1>Fourfold</h1> {_state(snapshot)}
-<span class="quiet" id="said" role="status"></span> <button type="button" hidden>Pause</button></header>
+<span class="quiet" id="said" role="status"></span><button type="button" hidden>Pause</button></header>
 <main>{main_of(snapshot)}</main>
 <footer>Fourfold {_text(version)} ·
 <a href="status{carried}">/status</a> as JSON · <a href="healthz">/healthz</a></footer>
@@ -80,9 +83,7 @@ def main_of(snapshot: Snapshot) -> str:
     if snapshot.contents is not None:
         parts.append(_stores(snapshot.contents))
     if snapshot.status is not None:
-        parts += [_targets(snapshot.status), _quarantine(snapshot.status)]
-    if snapshot.contents is not None:
-        parts.append(_verified(snapshot.verified))
+        parts += [_targets(snapshot.status), _quarantine(snapshot.status), _verified(snapshot.verified)]
     return "\n".join(part for part in parts if part)
 
 
@@ -179,14 +180,16 @@ def _section(title: str, body: str) -> str:
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells are HTML already; a heading that begins with # is of a column of numbers."""
-    numbers = [heading.startswith("#") for heading in headings]
-    head = "".join(
-        f'<th scope="col"{_number(number)}>{_text(heading.removeprefix("#"))}</th>'
-        for heading, number in zip(headings, numbers, strict=True)
-    )
+    names = [_text(heading.removeprefix("#")) for heading in headings]
+    classes = [' class="number"' if heading.startswith("#") else "" for heading in headings]
+    head = "".join(f'<th scope="col"{each}>{name}</th>' for name, each in zip(names, classes, strict=True))
     body = "".join(
         "<tr>"
-        + "".join(f"<td{_number(number)}>{cell}</td>" for cell, number in zip(row, numbers, strict=True))
+        + "".join(
+            # On a narrow screen the heading stands beside each cell: see style.css.
+            f'<td{each} data-heading="{name}">{cell}</td>'
+            for name, each, cell in zip(names, classes, row, strict=True)
+        )
         + "</tr>"
         for row in rows
     )
@@ -195,10 +198,6 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="table"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
-
-
-def _number(is_number: bool) -> str:  # noqa: FBT001 - a cell's property
-    return ' class="number"' if is_number else ""
 
 
 def _when(seconds: float | None) -> str:

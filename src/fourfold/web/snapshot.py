@@ -23,7 +23,15 @@ _CONTENTS_SECONDS: Final = 10.0  # counting is a full scan; so often at most, ho
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of everything at a moment; what couldn't be read is None, and `failure` says why."""
+    """The state of everything at a moment; what couldn't be read is None, and `failure` says why.
+
+    Args:
+        at: Seconds since 1970, by this machine's clock.
+        status: Of the relay and the installation; None where the rows are away.
+        contents: Counts per store; None where one of them is away.
+        verified: What the last verify found; None where none ran.
+        failure: What couldn't be read, why, and what to do.
+    """
 
     at: float
     status: StoreStatus | None
@@ -36,7 +44,7 @@ class Snapshot:
         """In one word."""
         if self.status is None:
             return "unreachable"
-        if not self.status.healthy or (self.verified is not None and self.verified.differs):
+        if self.failure or not self.status.healthy or (self.verified is not None and self.verified.differs):
             return "needs attention"
         return "in step" if self.status.in_step else "behind"
 
@@ -60,9 +68,12 @@ class SnapshotReader:
         try:
             status = await self._store.status()
             verified = await last_verify(self._store.engine)
-            return Snapshot(at, status, await self._read_contents(), verified)
         except FourfoldError as error:
-            return Snapshot(at, None, None, None, f"{error.message} ({error.code}). {error.hint}")
+            return Snapshot(at, None, None, None, _said(error))
+        try:
+            return Snapshot(at, status, await self._read_contents(), verified)
+        except FourfoldError as error:  # what the rows say is shown all the same
+            return Snapshot(at, status, None, verified, _said(error))
 
     async def read_status(self) -> StoreStatus:
         """Read lag and installation alone.
@@ -79,3 +90,7 @@ class SnapshotReader:
                 self._contents = await read_contents(self._store.stores, self._store.plan)
                 self._counted_at = now
             return self._contents
+
+
+def _said(error: FourfoldError) -> str:
+    return f"{error.message} ({error.code}). {error.hint}".rstrip()

@@ -246,9 +246,10 @@ class _Run:
             for _ in range(_TRIES - 1):
                 try:
                     return await self._place_once(source, at_path)
-                except ConflictError as error:
-                    if error.code != "rows.duplicate":
+                except (ConflictError, NotFoundError) as error:
+                    if error.code not in {"rows.duplicate", "recordings.not_found"}:
                         raise
+                at_path = await self._at_path(source.found)  # somebody has added, or deleted, what was looked up
             return await self._place_once(source, at_path)
 
     async def _place_once(self, source: SourceFile, at_path: Sequence[_Known]) -> Outcome:
@@ -281,8 +282,11 @@ class _Run:
 
     async def _is_done(self, found: FoundFile) -> bool:
         """Whether another run over this folder, at the same time, has just taken the file."""
+        return any(_is_unchanged(found, row) for row in await self._at_path(found))
+
+    async def _at_path(self, found: FoundFile) -> list[_Known]:
         known, _ = await self._look_up([found])
-        return any(_is_unchanged(found, row) for row in known.get(encode_path(found.path), []))
+        return known.get(encode_path(found.path), [])
 
     async def _find_content(self, sha256: str) -> _Same | None:
         query = sa.select(Recording.id, Recording.file_path).where(Recording.sha256_hash == sha256)
@@ -319,7 +323,9 @@ class _Run:
             if not rows:
                 return
             after = rows[-1].id
-            self.report.missing += await asyncio.to_thread(_gone, [row.file_path for row in rows])
+            # SQLite's LIKE takes a for A: another folder may differ in nothing else.
+            paths = [row.file_path for row in rows if row.file_path.startswith(prefix)]
+            self.report.missing += await asyncio.to_thread(_gone, paths)
 
     def _note_problem(self, problem: Problem) -> None:
         self.report.problems.append(problem)

@@ -67,6 +67,10 @@ async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
 async def downgrade(engine: AsyncEngine, revision: str = "base") -> None:
     """Go back to `revision`; `base` removes the tables with all they hold, and uuid-ossp if it came with them.
 
+    Args:
+        engine: The rows' database.
+        revision: Alembic's name of the version.
+
     Raises:
         FourfoldError: Driver errors, mapped.
     """

@@ -20,6 +20,7 @@ from fourfold.catalogs.recordings.models import Metadata, Recording, Tracklist
 from fourfold.catalogs.recordings.paths import decode_path, encode_path
 from fourfold.catalogs.recordings.source import CUE_SOURCE, CueTracks, SourceFile
 from fourfold.catalogs.recordings.tags import PROPERTY_KEYS, TAG_KEYS
+from fourfold.errors import NotFoundError
 from fourfold.rows.errors import mapped_errors
 from fourfold.rows.tables import object_ref
 
@@ -85,80 +86,80 @@ async def replace_content(store: Fourfold, recording_id: uuid.UUID, source: Sour
         The bytes stored, and the paths of its former duplicates: they have bytes now that no recording has.
 
     Raises:
+        NotFoundError: Code `recordings.not_found`: it was deleted meanwhile; nothing was written.
         ConflictError: As `add_recording`.
         FourfoldError: As `add_recording`.
     """
-    dropped: list[str] = []
-    size_bytes = 0
     with mapped_errors():
         async with store.unit_of_work() as work:
             stored = await work.files.put(source.found.path, expected_sha256=source.sha256)
             await _forget_duplicate(work.session, source.path_text)
             recording = await _locked(work.session, recording_id)
-            if recording is not None:
-                dropped = recording.values_of(DUPLICATE_PATH)
-                size_bytes = stored.size_bytes
-                recording.sha256_hash, recording.xxh128_hash = stored.sha256, stored.xxh128
-                _replace_items(recording, _file_items(source), _OF_CONTENT)
-                _set_tracks(recording, source.cue)
-                await _link(work, recording, stored.key)
-    return size_bytes, dropped
+            dropped = recording.values_of(DUPLICATE_PATH)
+            recording.sha256_hash, recording.xxh128_hash = stored.sha256, stored.xxh128
+            _replace_items(recording, _file_items(source), _OF_CONTENT)
+            _set_tracks(recording, source.cue)
+            await _link(work, recording, stored.key)
+    return stored.size_bytes, dropped
 
 
 async def take_over(store: Fourfold, recording_id: uuid.UUID, source: SourceFile) -> None:
     """Let a recording follow its bytes to the file's path, with the file's tags and tracks; the object stays.
 
     Raises:
+        NotFoundError: Code `recordings.not_found`: it was deleted meanwhile; nothing was written.
         FourfoldError: Of the stores.
     """
     with mapped_errors():
         async with store.unit_of_work() as work:
             await _forget_duplicate(work.session, source.path_text)
             recording = await _locked(work.session, recording_id)
-            if recording is not None:
-                object_key = await work.session.scalar(object_of(recording_id))
-                recording.file_path, recording.file_name = source.path_text, source.name_text
-                _replace_items(recording, _file_items(source), _OF_FILE)
-                _set_tracks(recording, source.cue)
-                if object_key is not None:  # the link goes when the path changes, by trigger: make it again
-                    await _link(work, recording, object_key)
+            object_key = await work.session.scalar(object_of(recording_id))
+            recording.file_path, recording.file_name = source.path_text, source.name_text
+            _replace_items(recording, _file_items(source), _OF_FILE)
+            _set_tracks(recording, source.cue)
+            if object_key is not None:  # the link goes when the path changes, by trigger: make it again
+                await _link(work, recording, object_key)
 
 
 async def mark_duplicate(store: Fourfold, recording_id: uuid.UUID, source: SourceFile) -> None:
     """Note at a recording that the file has the same bytes.
 
     Raises:
+        NotFoundError: Code `recordings.not_found`: it was deleted meanwhile; nothing was written.
         FourfoldError: Of the stores.
     """
     with mapped_errors():
         async with store.unit_of_work() as work:
-            recording = await _locked(work.session, recording_id)
+            await _locked(work.session, recording_id)
             await _forget_duplicate(work.session, source.path_text)
-            if recording is not None:
-                rows = {DUPLICATE_PATH: source.path_text, DUPLICATE_STATE: str(source.found.state)}
-                await work.session.execute(
-                    sa.insert(Metadata),
-                    [{"recording_id": recording_id, "key": key, "value": value} for key, value in rows.items()],
-                )
+            rows = {DUPLICATE_PATH: source.path_text, DUPLICATE_STATE: str(source.found.state)}
+            await work.session.execute(
+                sa.insert(Metadata),
+                [{"recording_id": recording_id, "key": key, "value": value} for key, value in rows.items()],
+            )
 
 
 async def add_tracks(store: Fourfold, recording_id: uuid.UUID, cue: CueTracks) -> None:
     """Give a recording the tracks of its cue sheet.
 
     Raises:
+        NotFoundError: Code `recordings.not_found`: it was deleted meanwhile; nothing was written.
         FourfoldError: Of the stores.
     """
     with mapped_errors():
         async with store.unit_of_work() as work:
-            recording = await _locked(work.session, recording_id)
-            if recording is not None:
-                _set_tracks(recording, cue)
+            _set_tracks(await _locked(work.session, recording_id), cue)
 
 
-async def _locked(session: AsyncSession, recording_id: uuid.UUID) -> Recording | None:
+async def _locked(session: AsyncSession, recording_id: uuid.UUID) -> Recording:
     # FOR UPDATE: of two ingests that change one recording's metadata the second sees what the first wrote. SQLite's
     # writers come one after the other anyway.
-    return await session.get(Recording, recording_id, with_for_update=True, populate_existing=True)
+    recording = await session.get(Recording, recording_id, with_for_update=True, populate_existing=True)
+    if recording is None:
+        message = f"the recording {recording_id} was deleted meanwhile"
+        raise NotFoundError(message, code="recordings.not_found", hint="Run again", recording_id=str(recording_id))
+    return recording
 
 
 def _file_items(source: SourceFile) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ class Problem:
     @classmethod
     def of_os_error(cls, path: str, error: OSError) -> Problem:
         """Return the problem that an operating system's error means."""
-        message = f"{encode_path(path)!r} can't be read: {error.strerror or type(error).__name__}"
+        message = f"it can't be read: {error.strerror or type(error).__name__}"
         code, hint = "recordings.unreadable", "Check the disk and the rights, then run again"
         return cls(encode_path(path), ValidationError(message, code=code, hint=hint, errno=error.errno))
 

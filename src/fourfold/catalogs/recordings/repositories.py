@@ -1,7 +1,8 @@
 """Repositories for synchronous code. What they return is complete and usable after its session.
 
-Ids are UUIDs or their text. Each call is one transaction; a lost connection is tried again (`DatabaseManager.run`), a
-conflict never is. Deleting a row releases its managed file, which collection then removes.
+Ids are UUIDs or their text; another text is a `ValidationError` of code `recordings.id`, everywhere. Each call is one
+transaction; a lost connection is tried again (`DatabaseManager.run`), a conflict never is. Deleting a row releases its
+managed file, which collection then removes.
 """
 
 from __future__ import annotations
@@ -53,6 +54,15 @@ class RecordingRepository:
     ) -> Recording:
         """Insert a recording.
 
+        Args:
+            file_path: Where the file is; several recordings may have one path.
+            file_name: Its last part.
+            sha256_hash: Of its bytes, 64 hexadecimal digits; unique.
+            xxh128_hash: Of its bytes, 32 hexadecimal digits; unique.
+
+        Returns:
+            The row, with the id and the time that it got.
+
         Raises:
             ConflictError: Code `rows.duplicate`: another one has one of the hashes.
         """
@@ -85,8 +95,14 @@ class RecordingRepository:
     def update(self, recording_id: Id, **changes: str | None) -> Recording | None:
         """Change `file_path`, `file_name`, `sha256_hash` or `xxh128_hash`; return the row, None where there is none.
 
+        A new `file_path` releases the managed file of the old one: it is linked to the row and the column's value.
+
+        Args:
+            recording_id: Which.
+            **changes: New values by field.
+
         Raises:
-            ValidationError: Code `recordings.field`: there is no such field.
+            ValidationError: Codes `recordings.field` (there is no such field) and `recordings.id` (no UUID).
             ConflictError: Code `rows.duplicate`: another one has one of the hashes.
         """
         _check_fields(changes, _RECORDING_FIELDS)
@@ -101,6 +117,9 @@ class RecordingRepository:
 
         Args:
             recordings: `file_path`, `file_name`, and the hashes where known, of each.
+
+        Returns:
+            The rows, in the order given.
 
         Raises:
             ValidationError: Code `recordings.field`.
@@ -120,6 +139,12 @@ class RecordingRepository:
     ) -> Recording:
         """Return the recording that has the path already, else insert one.
 
+        Args:
+            file_path: As in `create`; with it the recording is looked for.
+            file_name: As in `create`; a recording that is there keeps its own, and its hashes.
+            sha256_hash: As in `create`.
+            xxh128_hash: As in `create`.
+
         Raises:
             ConflictError: Code `rows.duplicate`: a recording at another path has one of the hashes.
         """
@@ -137,13 +162,27 @@ class RecordingRepository:
 
 
 class MetadataRepository:
-    """Keys and values of recordings; a key may have several values."""
+    """Keys and values of recordings; a key may have several values.
+
+    Args:
+        manager: Whose database and retries are used.
+
+    Example:
+        ```python
+        MetadataRepository(manager).create(recording.id, "venue", "Harbour Hall")
+        ```
+    """
 
     def __init__(self, manager: DatabaseManager) -> None:
         self._manager = manager
 
     def create(self, recording_id: Id, key: str, value: str) -> Metadata:
         """Insert a value.
+
+        Args:
+            recording_id: Whose.
+            key: 1 to 255 characters.
+            value: Any text, without NUL.
 
         Raises:
             NotFoundError: Code `recordings.not_found`: there is no such recording.
@@ -179,6 +218,9 @@ class MetadataRepository:
         Args:
             items: `recording_id`, `key` and `value` of each.
 
+        Returns:
+            The rows, in the order given.
+
         Raises:
             NotFoundError: Code `recordings.not_found`.
             ValidationError: Codes `recordings.name`, `recordings.field`.
@@ -195,7 +237,17 @@ class MetadataRepository:
 
 
 class TracklistRepository:
-    """Tracklists, one per recording."""
+    """Tracklists, one per recording.
+
+    Args:
+        manager: Whose database and retries are used.
+
+    Example:
+        ```python
+        tracks = [{"title": "Low Tide", "artist": "Mira Solvane", "start_time": "00:00"}]
+        TracklistRepository(manager).create(recording.id, "manual", tracks)
+        ```
+    """
 
     def __init__(self, manager: DatabaseManager) -> None:
         self._manager = manager
@@ -204,6 +256,12 @@ class TracklistRepository:
         self, recording_id: Id, source: str, tracks: Sequence[Track] | None = None, cue_file_path: str | None = None
     ) -> Tracklist:
         """Insert a tracklist.
+
+        Args:
+            recording_id: Whose.
+            source: Where it is from, 1 to 255 characters; the importer's is `cue`, and replaces only its own.
+            tracks: As `validate_tracks` takes them, in playing order; None where they aren't known.
+            cue_file_path: Of the sheet that it was read from.
 
         Raises:
             ValidationError: Code `recordings.tracks`, with `index` and `field`.
@@ -230,6 +288,10 @@ class TracklistRepository:
 
     def update(self, tracklist_id: Id, **changes: Any) -> Tracklist | None:
         """Change `source`, `tracks` or `cue_file_path`; return the row, None where there is none.
+
+        Args:
+            tracklist_id: Which.
+            **changes: New values by field.
 
         Raises:
             ValidationError: Codes `recordings.tracks`, `recordings.field`.

@@ -15,6 +15,7 @@ __all__ = ["find_truncation"]
 
 _OGG_PAGE_BYTES: Final = 65_307  # header of 27, 255 segments' lengths, 255 segments of 255 bytes
 _TRAILER_BYTES: Final = 65_536  # tags that some programs put behind the last FLAC frame
+_ROUNDING_BYTES: Final = 4096
 _MOST_ATOMS: Final = 10_000  # of an MP4 at its top level; real ones have under a hundred, fragmented ones some thousand
 
 
@@ -34,8 +35,11 @@ def find_truncation(stream: BinaryIO, audio: Any) -> str | None:
 
 def _check_riff(stream: BinaryIO, size: int, _audio: Any) -> str | None:
     declared = int.from_bytes(_read(stream, 4, 4), "little")
-    # A recorder that was switched off leaves 0 or all ones: then the length is unknown.
-    return None if declared in {0, 0xFFFF_FFFF} else _compare(declared + 8, size)
+    # Unknown: a recorder that was switched off leaves 0, and who writes into a pipe the most that 32 or 31 bits hold,
+    # less what its header and rounding take (sox: 0x7FFF_F024).
+    if declared == 0 or any(most - _ROUNDING_BYTES <= declared <= most for most in (0x7FFF_FFFF, 0xFFFF_FFFF)):
+        return None
+    return _compare(declared + 8, size)
 
 
 def _check_iff(stream: BinaryIO, size: int, _audio: Any) -> str | None:
@@ -63,7 +67,7 @@ def _check_mp4(stream: BinaryIO, size: int, _audio: Any) -> str | None:
 def _check_ogg(stream: BinaryIO, size: int, _audio: Any) -> str | None:
     start = max(0, size - _OGG_PAGE_BYTES)
     tail = _read(stream, start, _OGG_PAGE_BYTES)
-    page = tail.rfind(b"OggS")
+    page = tail.rfind(b"OggS\x00")  # with the version, always 0: the four letters alone may stand in the audio, too
     if page < 0:
         return None
     head = tail[page : page + 27]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from fourfold.cli.argument import seconds
 from fourfold.cli.command import Command, Invocation
 from fourfold.cli.exit_codes import ExitCode
 from fourfold.cli.opening import application_of, open_rows, plan_of, require_initialised
@@ -20,7 +21,7 @@ go with the next step of a relay. Run it on a timer, more often than the time of
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace-seconds",
-        type=float,
+        type=seconds,
         metavar="SECONDS",
         help="time of grace (default: FOURFOLD_COLLECTION_GRACE_SECONDS)",
     )

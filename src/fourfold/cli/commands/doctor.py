@@ -48,8 +48,9 @@ async def _check_stores(invocation: Invocation, settings: Settings) -> list[Find
     try:
         async with open_rows(settings, plan) as stores:
             found += [finding async for finding in checks.check_rows(stores)]
-            found += [finding async for finding in checks.check_status(await read_status(stores, plan))]
-            found += [finding async for finding in checks.check_files(stores)]
+            if not any(finding.level == "error" for finding in found):  # else they would say the same again
+                found += [finding async for finding in checks.check_status(await read_status(stores, plan))]
+                found += [finding async for finding in checks.check_files(stores)]
     except FourfoldError as error:
         found.append(of_error("rows", error))
     found += [finding async for finding in checks.check_graph(settings, plan)]

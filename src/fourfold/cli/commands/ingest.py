@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fourfold.cli.application import CATALOGS
+from fourfold.cli.argument import folder
 from fourfold.cli.command import Command, Invocation
 from fourfold.cli.exit_codes import ExitCode
 from fourfold.cli.opening import open_store
-from fourfold.cli.output import size
+from fourfold.cli.output import size, visible
 from fourfold.cli.settling import wait_in_step
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "ingest_document", "say_ingest"]
 
+_MOST_SHOWN = 50
 _DESCRIPTION = """\
 Takes the files below a folder into a catalog: bytes, tags, cue sheets. The folder stays as it
 is. Run it again at any time: what is unchanged is passed over, a file with the bytes of another
@@ -29,7 +30,7 @@ with --no-wait. Ctrl-C ends it after the files in hand."""
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("catalog", choices=CATALOGS, metavar="CATALOG", help=f"one of: {', '.join(CATALOGS)}")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the files are")
+    parser.add_argument("folder", type=folder, metavar="FOLDER", help="where the files are")
     parser.add_argument(
         "--no-wait", action="store_true", help="don't wait for graph and vectors; `fourfold relay` does the rest"
     )
@@ -75,7 +76,8 @@ def ingest_document(report: IngestReport) -> dict[str, object]:
         "unchanged": report.unchanged,
         "duplicates": [{"path": each.path, "of": each.recording_path} for each in report.duplicates],
         "problems": [
-            {"path": each.path, "code": each.error.code, "cause": each.error.message} for each in report.problems
+            {"path": each.path, "code": each.error.code, "cause": each.error.message, "hint": each.error.hint}
+            for each in report.problems
         ],
         "missing": report.missing,
         "bytes_stored": report.bytes_stored,
@@ -96,12 +98,18 @@ def say_ingest(output: Output, report: IngestReport) -> None:
     )
     output.table(("files", "number"), [(name, number) for name, number in counts if number])
     if not any(number for _, number in counts):
-        output.line(f"no audio files in {report.folder}")
+        output.line(f"no audio files in {visible(report.folder)}")
     output.line(f"{size(report.bytes_stored)} stored")
     for duplicate in report.duplicates:
-        output.line(f"duplicate: {duplicate.path} has the bytes of {duplicate.recording_path}")
+        output.line(f"duplicate: {visible(duplicate.path)} has the bytes of {visible(duplicate.recording_path)}")
+    for path in report.missing[:_MOST_SHOWN]:
+        output.line(f"no longer there: {visible(path)}; its recording stays until it is deleted")
+    if len(report.missing) > _MOST_SHOWN:
+        output.line(f"… and {len(report.missing) - _MOST_SHOWN:,} more that are no longer there; --json lists them")
     for problem in report.problems:
-        output.problem(f"broken: {problem.path}: {problem.error.message} ({problem.error.code})")
+        output.problem(f"broken: {visible(problem.path)}: {problem.error.message} ({problem.error.code})")
+        if problem.error.hint:
+            output.problem(f"  hint: {problem.error.hint}")
 
 
 COMMAND = Command(

@@ -42,6 +42,8 @@ async def _run(invocation: Invocation) -> int:
         else:
             await _work(worker, invocation)
         statistics = worker.statistics()
+    if arguments.once and statistics.last_error:  # nothing reported it meanwhile
+        output.problem(f"relay: {statistics.last_error}")
     output.document({"event": "stopped", "name": worker.name, "statistics": statistics})
     output.line(
         f"{statistics.settled:,} keys settled in {statistics.lots:,} lots, {statistics.quarantined:,} quarantined"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fourfold.cli.command import Command, Invocation
-from fourfold.cli.commands.verify import add_targets, say_report, tell_progress, verify_document
-from fourfold.cli.exit_codes import ExitCode
+from fourfold.cli.commands.verify import add_targets, code_of, say_report, tell_progress, verify_document
 from fourfold.cli.opening import open_store
 from fourfold.cli.settling import wait_in_step
 
@@ -16,7 +15,8 @@ _DESCRIPTION = """\
 Verifies, queues every key that differs, has a relay write them again from the rows, and
 verifies once more. The rows are never changed. What no row has is removed from the targets; a
 large share of a target only with --yes. Bytes of a file that are missing or altered can't be
-made again from rows: they are listed, and the exit code stays 3."""
+made again from rows: they are listed, and the exit code stays 3. As verify it exits with 4 when
+keys were still on their way."""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +40,15 @@ async def _run(invocation: Invocation) -> int:
         if not arguments.targets:
             await record_verify(store.engine, after)
     output.document({"found": verify_document(found), "queued": queued, "after": verify_document(after)})
-    if not found.differs:
-        output.line("nothing to repair")
-    else:
+    if found.differs:
         say_report(output, found)
         output.line(f"{queued:,} keys queued and written again")
-    if after is not found:
         say_report(output, after)
-    return ExitCode.DIFFERS if after.differs else ExitCode.OK
+    elif found.in_flight:
+        say_report(output, found)
+    else:
+        output.line("nothing to repair")
+    return code_of(after)
 
 
 COMMAND = Command(

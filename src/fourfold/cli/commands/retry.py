@@ -35,7 +35,8 @@ async def _run(invocation: Invocation) -> int:
     async with open_rows(settings, plan) as stores:
         queued = await retry(stores.engine, target=arguments.target, table=arguments.table)
     invocation.output.document({"queued": queued})
-    invocation.output.line(f"{queued:,} keys queued again" if queued else "nothing is in quarantine")
+    asked = "".join(f" for {name}" for name in (arguments.target, arguments.table) if name is not None)
+    invocation.output.line(f"{queued:,} keys queued again" if queued else f"nothing is in quarantine{asked}")
     return ExitCode.OK
 
 

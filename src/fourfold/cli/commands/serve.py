@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from fourfold.cli.argument import port
 from fourfold.cli.command import Command, Invocation
 from fourfold.cli.exit_codes import ExitCode
 from fourfold.cli.opening import command_settings, open_store
@@ -25,7 +26,7 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         dest="web_port",
-        type=int,
+        type=port,
         metavar="PORT",
         help="port, or a free one if it is taken (FOURFOLD_WEB_PORT; 8321)",
     )

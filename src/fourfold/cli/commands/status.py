@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from fourfold.cli.argument import seconds
 from fourfold.cli.command import Command, Invocation
 from fourfold.cli.exit_codes import ExitCode
 from fourfold.cli.opening import application_of, open_rows, plan_of, require_initialised
@@ -29,7 +30,7 @@ Whether targets really hold what was written there, verify tells."""
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-lag",
-        type=float,
+        type=seconds,
         metavar="SECONDS",
         help="exit with 4 when a target lags by more (default: lag is no fault)",
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fourfold.cli.output import Output
     from fourfold.integrity.report import Progress, VerifyReport
 
-__all__ = ["COMMAND", "add_targets", "say_report", "tell_progress", "verify_document"]
+__all__ = ["COMMAND", "add_targets", "code_of", "say_report", "tell_progress", "verify_document"]
 
 _MOST_SHOWN = 50
 _DESCRIPTION = """\
@@ -57,6 +57,12 @@ async def _run(invocation: Invocation) -> int:
     say_report(output, report)
     if report.differs:
         output.line("next: fourfold repair")
+    return code_of(report)
+
+
+def code_of(report: VerifyReport) -> ExitCode:
+    """The exit code that a report means, for verify and repair."""
+    if report.differs:
         return ExitCode.DIFFERS
     return ExitCode.UNHEALTHY if report.in_flight else ExitCode.OK
 

@@ -85,7 +85,7 @@ def check_environment(settings: Settings) -> Iterator[Finding]:
 def check_disk(settings: Settings) -> Iterator[Finding]:
     """The data folder: is it there, may we write, is it local, is there room."""
     folder = settings.data_folder.absolute()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where this user may not look
         yield Finding("data folder", "error", f"{folder} is no folder", "Run: fourfold init", "cli.not_initialised")
         return
     try:

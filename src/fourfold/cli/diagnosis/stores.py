@@ -26,7 +26,7 @@ __all__ = ["check_files", "check_graph", "check_rows", "check_status", "check_ve
 _CLOCK_SECONDS: Final = 2.0
 _LAG_SECONDS: Final = 60.0
 _LONG_TRANSACTION_SECONDS: Final = 600.0
-_OLD_SQLITE_TRIGGERS: Final = """
+_OTHERS_TRIGGERS: Final = """
 SELECT name, tbl_name, sql FROM sqlite_master
 WHERE type = 'trigger' AND name NOT LIKE 'fourfold!_%' ESCAPE '!' ORDER BY name
 """
@@ -66,12 +66,13 @@ async def _check_recursion(engine: AsyncEngine) -> AsyncIterator[Finding]:
     from fourfold.rows.engine import read_transaction
 
     async with read_transaction(engine) as connection:
-        triggers = (await connection.execute(sa.text(_OLD_SQLITE_TRIGGERS))).all()
-    for name, table, statement in triggers:
-        if calls_itself(str(statement), str(table)):
-            advice = f"recursive_triggers is on here: add a condition to {name!r} that ends it, as WHEN NEW.x IS OLD.x"
-            yield Finding("triggers", "warning", f"trigger {name!r} on {table!r} updates its own table", advice)
-    yield Finding("triggers", "ok", f"{len(triggers)} besides Fourfold's")
+        triggers = (await connection.execute(sa.text(_OTHERS_TRIGGERS))).all()
+    recursive = [(name, table) for name, table, statement in triggers if calls_itself(str(statement), str(table))]
+    for name, table in recursive:
+        advice = f"recursive_triggers is on here: add a condition to {name!r} that ends it, as WHEN NEW.x IS OLD.x"
+        yield Finding("triggers", "warning", f"trigger {name!r} on {table!r} updates its own table", advice)
+    if not recursive:
+        yield Finding("triggers", "ok", f"{len(triggers)} besides Fourfold's")
 
 
 def calls_itself(statement: str, table: str) -> bool:
@@ -96,6 +97,8 @@ def calls_itself(statement: str, table: str) -> bool:
 
 async def check_status(status: StoreStatus) -> AsyncIterator[Finding]:
     """Turn what `status` says into findings."""
+    from fourfold.web.document import lag_seconds
+
     for problem in status.problems:
         yield of_error("installation", problem)
     if status.relay is None:
@@ -108,7 +111,7 @@ async def check_status(status: StoreStatus) -> AsyncIterator[Finding]:
         advice = "see `fourfold status`; mend the rows, or run: fourfold retry"
         yield Finding("quarantine", "warning", f"{len(status.quarantined)} keys", advice)
     relay = status.relay
-    lag = max([relay.oldest_line_seconds if relay.lines else 0.0, *(target.lag_seconds for target in relay.targets)])
+    lag = lag_seconds(relay)
     if lag > _LAG_SECONDS:
         yield Finding("lag", "warning", f"{lag:.0f} s", "does a relay run? fourfold relay")
     else:
@@ -169,8 +172,10 @@ async def check_vectors(settings: Settings, plan: Plan) -> AsyncIterator[Finding
             from fourfold.vectors.sqlite import SqliteVectorStore
 
             store = SqliteVectorStore(path)
-            specs = [spec async for spec in store.collections()]
-            await store.close()
+            try:
+                specs = [spec async for spec in store.collections()]
+            finally:
+                await store.close()
         except FourfoldError as error:
             yield of_error("vectors", error)
         else:
