@@ -1,4 +1,4 @@
-"""A small application that declares all there is to declare, and an oracle of what its targets must hold."""
+"""A small application that declares all there is to declare, hands to change it, and an oracle of its targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from fourfold.fourfold import Fourfold
@@ -34,10 +33,16 @@ __all__ = [
     "SongRow",
     "assert_contents",
     "assert_converged",
+    "end_leases",
+    "execute",
     "expected_contents",
+    "fill_songs",
     "graph_of",
+    "open_models",
     "open_world",
+    "property_in_graph",
     "rows_of",
+    "scalar",
     "settings_for",
     "stored_contents",
 ]
@@ -103,16 +108,47 @@ def settings_for(rows_url: str, folder: Path, **changes: object) -> Settings:
 @asynccontextmanager
 async def open_world(rows_url: str, folder: Path, **changes: object) -> AsyncIterator[Fourfold]:
     """A Fourfold over the tables above; without a relay, unless the settings ask for one."""
-    engine = open_engine(rows_url)
-    await make_tables(engine)
-    await engine.dispose()
-    async with Fourfold(Base, settings_for(rows_url, folder, **changes), embedder=HashEmbedder()) as store:
+    async with open_models(Base, rows_url, folder, **changes) as store:
         yield store
 
 
-async def make_tables(engine: AsyncEngine) -> None:
+@asynccontextmanager
+async def open_models(
+    base: type[DeclarativeBase], rows_url: str, folder: Path, **changes: object
+) -> AsyncIterator[Fourfold]:
+    """The same over other declarations, whose tables are made where they are missing."""
+    engine = open_engine(rows_url)
     async with write_transaction(engine) as connection:
-        await connection.run_sync(Base.metadata.create_all)
+        await connection.run_sync(base.metadata.create_all)
+    await engine.dispose()
+    async with Fourfold(base, settings_for(rows_url, folder, **changes), embedder=HashEmbedder()) as store:
+        yield store
+
+
+async def execute(store: Fourfold, statement: str, **parameters: object) -> None:
+    """A statement in a transaction of its own."""
+    async with write_transaction(store.engine) as connection:
+        await connection.execute(sa.text(statement), parameters)
+
+
+async def scalar(store: Fourfold, statement: str) -> object:
+    async with store.engine.connect() as connection:
+        return await connection.scalar(sa.text(statement))
+
+
+async def fill_songs(store: Fourfold, count: int, **columns: object) -> list[UUID]:
+    """The artist 1, and songs with the keys 1, 2, …, which are returned; nothing is drained."""
+    keys = [UUID(int=number + 1) for number in range(count)]
+    async with store.unit_of_work() as work:
+        await work.session.merge(Artist(id=1, name="artist"))
+        await work.session.flush()
+        work.session.add_all(Song(id=key, title=f"song {key.int}", **columns) for key in keys)
+    return keys
+
+
+async def end_leases(store: Fourfold) -> None:
+    """What is in work may be claimed by anybody, as when its worker has been gone for long."""
+    await execute(store, "UPDATE fourfold_work SET lease_until = 0 WHERE token IS NOT NULL")
 
 
 async def graph_of(store: Fourfold) -> dict[str, object]:
@@ -261,6 +297,13 @@ def stored_contents(folder: Path) -> Contents:
             assert key not in found.points, f"two points of {key}"
             found.points[key] = (json.loads(payload), text, vector)
     return found
+
+
+def property_in_graph(store: Fourfold, label: str, name: str) -> dict[object, object]:
+    """A property of each node of a label, by the node's id, read with plain SQL."""
+    with closing(sqlite3.connect(store.settings.data_folder / "graph.db")) as graph:
+        rows = [json.loads(row[0]) for row in graph.execute("SELECT properties FROM node WHERE label = ?", (label,))]
+    return {row["id"]: row.get(name) for row in rows}
 
 
 async def rows_of(store: Fourfold) -> Rows:

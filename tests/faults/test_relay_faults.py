@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,13 +14,6 @@ from fourfold.graph.patterns import match, node, prop
 from fourfold.relay.worker import Relay
 from fourfold.testing.faults import FaultPoints
 from tests.world import Artist, Note, Pair, Song, assert_converged, open_world
-
-
-@pytest.fixture
-async def store(rows_url: str, tmp_path: Path) -> AsyncIterator[Fourfold]:
-    async with open_world(rows_url, tmp_path / "data") as opened:
-        await opened.drain()
-        yield opened
 
 
 async def add_song(store: Fourfold, title: str, **columns: object) -> UUID:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from tests import servers
-from tests.property.test_relay_state_machine import play_rounds
+from tests.property.machine.scripts import play_rounds
 from tests.soak import kills
 
 
