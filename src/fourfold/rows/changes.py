@@ -5,7 +5,7 @@ Both run inside the caller's transaction: a line commits with what it stands for
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from fourfold.errors import ConfigurationError
+from fourfold.pieces import pieces
 from fourfold.rows import tables
 from fourfold.rows.clock import now_sql
 from fourfold.rows.errors import mapped_errors
@@ -142,11 +143,11 @@ async def _connection(target: AsyncConnection | AsyncSession) -> AsyncConnection
 
 
 def _append(connection: sa.Connection, table: str, keys: list[str], lane: int) -> None:
-    for start in range(0, len(keys), KEYS_PER_LINE):
-        _write(connection, table, keys[start : start + KEYS_PER_LINE], kind="keys", lane=lane)
+    for piece in pieces(keys, KEYS_PER_LINE):
+        _write(connection, table, piece, kind="keys", lane=lane)
 
 
-def _write(connection: sa.Connection, table: str, keys: list[str], *, kind: str, lane: int) -> None:
+def _write(connection: sa.Connection, table: str, keys: Sequence[str], *, kind: str, lane: int) -> None:
     dialect = connection.dialect.name
     values: dict[str, object] = {"table_name": table, "keys": keys, "kind": kind, "lane": lane}
     values["created_at"] = sa.literal_column(now_sql(dialect))
@@ -186,8 +187,8 @@ def _keys(connection: sa.Connection, ids: tuple[int, ...]) -> tuple[tuple[str, s
         return ()
     change = tables.change.c
     found: set[tuple[str, str]] = set()
-    for start in range(0, len(ids), _IDS_PER_QUERY):
-        query = sa.select(change.table_name, change["keys"]).where(change.id.in_(ids[start : start + _IDS_PER_QUERY]))
+    for piece in pieces(ids, _IDS_PER_QUERY):
+        query = sa.select(change.table_name, change["keys"]).where(change.id.in_(piece))
         for table, keys in connection.execute(query):
             found.update((table, key) for key in keys)
             if len(found) > EXACT_KEYS:
