@@ -101,7 +101,9 @@ def test_the_name_says_the_type_then_the_first_bytes(filename, head, expected):
 
 
 @pytest.mark.parametrize(
-    "content_type", ["", "text", "text/", "/plain", "text/plain\r\n", "text/plain;\x00", "tëxt/plain"]
+    "content_type",
+    ["", "text", "text/", "/plain", "text/plain\r\n", "text/plain;\x00", "tëxt/plain", "a/b\r\nSet-Cookie: c\r\n;d"]
+    + [f"text/plain{space};q=1" for space in ("\n", "\r\n\r\n", "\x0b", "\u2028")],
 )
 def test_what_is_no_content_type_is_refused(content_type):
     with pytest.raises(ValidationError) as caught:
