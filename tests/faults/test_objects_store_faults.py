@@ -119,6 +119,14 @@ async def test_s03_a_part_is_checked_by_the_size_of_the_whole(local, tmp_path):
     assert caught.value.code == "objects.size"
 
 
+async def test_s03_a_part_behind_the_end_of_a_cut_object_is_damage_and_no_wrong_range(local, tmp_path):
+    stored = await put(local)
+    place_of(tmp_path, stored.key).write_bytes(DATA[:5])
+    with pytest.raises(IntegrityError) as caught:
+        await local.stored.read(stored.key, ByteRange(10, 20))
+    assert caught.value.code == "objects.size"
+
+
 # F28: no room at the n-th write --------------------------------------------------------------------------------------
 
 
