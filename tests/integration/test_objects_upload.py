@@ -260,6 +260,20 @@ async def test_an_upload_whose_lease_collection_took_stops_and_leaves_nothing(ob
     assert await nothing_is_left(objects, tmp_path)
 
 
+async def test_an_upload_taken_before_its_last_step_says_that_its_lease_was_lost(objects, tmp_path):
+    uploader = Uploader(objects.store, objects.stages, lease_seconds=0.0)
+    with pausing("objects.before_finish") as pause:
+        task = asyncio.create_task(uploader.put(DATA))
+        await pause.reached.wait()
+        await objects.collect()
+        await objects.settle()
+        pause.go_on.set()
+        with pytest.raises(ConflictError) as caught:
+            await task
+    assert caught.value.code == "objects.stage_lost"
+    assert await nothing_is_left(objects, tmp_path)
+
+
 async def test_a_long_upload_leaves_the_unit_a_whole_lease(objects):
     uploader = Uploader(objects.store, objects.stages, lease_seconds=0.0)
     with at_points({}) as seen:

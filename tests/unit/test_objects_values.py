@@ -157,6 +157,11 @@ def test_errors_of_the_system_are_mapped_by_number(error, kind, code):
     assert mapped.code == code
 
 
+def test_a_write_that_misses_a_folder_is_no_missing_object():
+    mapped = map_store_error(FileNotFoundError(), "write", KEY)
+    assert (type(mapped), mapped.code) == (StoreUnavailableError, "objects.unavailable")
+
+
 def test_what_is_none_of_a_store_passes():
     with pytest.raises(ZeroDivisionError), mapped_store_errors("read", KEY):
         raise ZeroDivisionError
