@@ -1,7 +1,6 @@
 """Reading the embedded graph back for verify, status and reports: pages, contents, counts.
 
-Each function runs in a reader thread with its connection; a page is one statement, so no snapshot is held between
-pages.
+Each function runs in a reader thread, on one snapshot of its connection; none is held between pages.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from fourfold.graph.sqlite_connection import transaction
 from fourfold.graph.sqlite_plan import rows
 from fourfold.graph.store import ForeignItem, GraphStatistics
 from fourfold.projection.items import EdgeItem, GraphFragment, NodeItem, NodeRef, Owner, OwnerDigest
@@ -68,14 +66,13 @@ def owners_digests(connection: sqlite3.Connection, owners: Collection[Owner]) ->
     wanted = (rows(owner.hash.hex() for owner in owners),)
     nodes: dict[str, list[NodeItem]] = {}
     edges: dict[str, list[EdgeItem]] = {}
-    with transaction(connection, "DEFERRED"):
-        for owner, label, identity, properties in connection.execute(_NODES, wanted):
-            ref, others = _node(label, identity, properties)
-            nodes.setdefault(owner, []).append(NodeItem(ref, others))
-        for owner, edge_type, *ends, properties in connection.execute(_EDGES, wanted):
-            (source, _), (target, _) = _node(*ends[:3]), _node(*ends[3:])
-            edge = EdgeItem(edge_type, source, target, decode_properties(properties))
-            edges.setdefault(owner, []).append(edge)
+    for owner, label, identity, properties in connection.execute(_NODES, wanted):
+        ref, others = _node(label, identity, properties)
+        nodes.setdefault(owner, []).append(NodeItem(ref, others))
+    for owner, edge_type, *ends, properties in connection.execute(_EDGES, wanted):
+        (source, _), (target, _) = _node(*ends[:3]), _node(*ends[3:])
+        edge = EdgeItem(edge_type, source, target, decode_properties(properties))
+        edges.setdefault(owner, []).append(edge)
     found = {}
     for text in nodes.keys() | edges.keys():
         owner = Owner.parse(text)
@@ -91,8 +88,7 @@ def _node(label: str, identity: str, properties: str) -> tuple[NodeRef, dict[str
 
 def statistics(connection: sqlite3.Connection) -> GraphStatistics:
     """Count everything, in one snapshot."""
-    with transaction(connection, "DEFERRED"):
-        return GraphStatistics(**{name: dict(connection.execute(sql).fetchall()) for name, sql in _COUNTS.items()})
+    return GraphStatistics(**{name: dict(connection.execute(sql).fetchall()) for name, sql in _COUNTS.items()})
 
 
 def foreign_page(
