@@ -80,7 +80,7 @@ async def test_a_reader_sees_one_snapshot_and_writes_nothing(connections):
         await connections.read(lambda connection: connection.execute("DROP TABLE mine"))
 
 
-ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000000) SELECT count(*) FROM n"
 
 
 async def test_a_stoppable_read_ends_with_its_caller_also_while_it_waits_for_a_thread(connections):
@@ -102,6 +102,27 @@ async def test_a_stoppable_read_ends_with_its_caller_also_while_it_waits_for_a_t
         for end in await asyncio.gather(*waiting, *running, return_exceptions=True)
     )
     assert await connections.read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+
+
+async def test_a_caller_that_goes_before_the_statement_begins_stops_it_too(connections):
+    inside, go_on, stopped = threading.Event(), threading.Event(), threading.Event()
+
+    def endless(connection):
+        inside.set()
+        go_on.wait(30)
+        try:
+            connection.execute(ENDLESS).fetchone()
+        except sqlite3.OperationalError:
+            stopped.set()
+            raise
+
+    task = asyncio.create_task(connections.read(endless, stoppable=True))
+    await asyncio.to_thread(inside.wait, 30)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    assert await asyncio.to_thread(stopped.wait, 30)
 
 
 async def test_a_read_that_is_not_stoppable_runs_to_its_end(connections):

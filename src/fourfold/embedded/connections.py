@@ -14,14 +14,13 @@ import asyncio
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fourfold.embedded.errors import CLOSED, make_error, mapped_errors
 from fourfold.embedded.file import open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from fourfold.embedded.file import FileKind
@@ -30,6 +29,9 @@ __all__ = ["Connections"]
 
 T = TypeVar("T")
 
+# Steps of SQLite's machine between two looks at whether the caller has gone: tens of milliseconds. Each look may have
+# to wait for the interpreter's lock, so they must be few.
+_STEPS: Final = 1_000_000
 _READERS: Final = 4  # threads: more than cores gain nothing; enough that a long query doesn't stop short ones
 
 
@@ -59,7 +61,7 @@ class Connections:
             FourfoldError: The kind's outcome of what SQLite said, or of `CLOSED`; what `job` raises, rolled back.
         """
         self._check_open()
-        return await asyncio.wrap_future(self._writing.submit(self._transact, job, _Run(self._kind, writes=True)))
+        return await asyncio.wrap_future(self._writing.submit(self._transact, job, "BEGIN IMMEDIATE", None))
 
     async def read(self, job: Callable[[sqlite3.Connection], T], *, stoppable: bool = False) -> T:
         """Run `job` on one snapshot.
@@ -72,13 +74,12 @@ class Connections:
             FourfoldError: As `write`.
         """
         self._check_open()
-        run = _Run(self._kind, writes=False)
-        future = self._reading.submit(self._transact, job, run)
+        stopped = threading.Event()
+        asks = stopped.is_set if stoppable else None
         try:
-            return await asyncio.wrap_future(future)
+            return await asyncio.wrap_future(self._reading.submit(self._transact, job, "BEGIN", asks))
         except asyncio.CancelledError:
-            if stoppable:
-                run.stop()
+            stopped.set()
             raise
 
     async def close(self) -> None:
@@ -97,14 +98,15 @@ class Connections:
             message = f"{self.path} was closed; expected an open store"
             raise make_error(CLOSED, message, self._kind.outcomes, path=str(self.path))
 
-    def _transact(self, job: Callable[[sqlite3.Connection], T], run: _Run) -> T:
+    def _transact(self, job: Callable[[sqlite3.Connection], T], begin: str, asks: Callable[[], bool] | None) -> T:
         with mapped_errors(self.path, self._kind.outcomes):
-            connection = self._connection(read_only=not run.writes)
+            connection = self._connection(read_only=begin == "BEGIN")
+            # Not interrupt(): it is lost where it comes before the statement, and that one then runs for ever.
+            connection.set_progress_handler(asks, _STEPS)
             try:
-                with run.on(connection):
-                    connection.execute("BEGIN IMMEDIATE" if run.writes else "BEGIN")
-                    result = job(connection)
-                    connection.execute("COMMIT")
+                connection.execute(begin)
+                result = job(connection)
+                connection.execute("COMMIT")
             except BaseException as error:
                 self._end(connection, broken=isinstance(error, sqlite3.Error))
                 raise
@@ -126,33 +128,3 @@ class Connections:
             connection.close()
         elif connection.in_transaction:
             connection.execute("ROLLBACK")
-
-
-class _Run:
-    """A job that may be stopped from another thread, but only while it is the one that runs on its connection."""
-
-    def __init__(self, kind: FileKind, *, writes: bool) -> None:
-        self.writes = writes
-        self._kind = kind
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._stopped = False
-
-    @contextmanager
-    def on(self, connection: sqlite3.Connection) -> Iterator[None]:
-        with self._lock:
-            if self._stopped:  # cancelled while it waited for a thread: interrupt() only stops what runs
-                message = "The query was stopped before it began"
-                raise make_error(sqlite3.SQLITE_INTERRUPT, message, self._kind.outcomes)
-            self._connection = connection
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._connection = None
-
-    def stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            if self._connection is not None:
-                self._connection.interrupt()
