@@ -268,6 +268,24 @@ async def test_unreadable_properties_are_a_difference_and_no_crash(store, raw, d
     assert (await store.read_owners([owner]))[owner] == recording("a", name="x").digest
 
 
+@pytest.mark.parametrize(
+    ("column", "damage"),
+    [
+        ("identity", "no json"),
+        ("identity", "5"),
+        ("identity", "[[1]]"),
+        ("properties", '{"id":"a","name":9e999}'),
+        ("properties", '{"id":"a","name":{"x":[1]}}'),
+    ],
+)
+async def test_other_damage_is_a_difference_and_no_crash(store, raw, column, damage):
+    fragments = [recording("a", name="x"), recording("b", name="y")]
+    await store.write(1, fragments)
+    raw.execute(f"UPDATE node SET {column} = ? WHERE key = '[\"a\"]'", (damage,))
+    digests = await store.read_owners([fragment.owner for fragment in fragments])
+    assert [digests[fragment.owner] == fragment.digest for fragment in fragments] == [False, True]
+
+
 async def test_invalidated_owners_are_stale_in_a_scan(store):
     await store.write(1, [recording("a")])
     await store.invalidate([Owner("recordings", "a")])

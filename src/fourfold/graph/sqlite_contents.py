@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fourfold.graph.sqlite_plan import rows
 from fourfold.graph.store import ForeignItem, GraphStatistics
-from fourfold.projection.items import EdgeItem, GraphFragment, NodeItem, NodeRef, Owner, OwnerDigest
+from fourfold.projection.items import DIGEST_BYTES, EdgeItem, GraphFragment, NodeItem, NodeRef, Owner, OwnerDigest
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["decode_properties", "foreign_page", "owner_page", "owners_digests", "statistics"]
 
 _INVALIDATED = b""  # equals no digest: verify sees the owner as stale until it is written again
+_UNREADABLE = bytes(DIGEST_BYTES)  # equals no content's digest: for what was damaged so that it has none
 _OWNER_PAGE = """
     SELECT owner, digest FROM owner
     WHERE hash > :after AND (:prefix IS NULL OR substr(owner, 1, length(:prefix)) = :prefix)
@@ -76,14 +77,20 @@ def owners_digests(connection: sqlite3.Connection, owners: Collection[Owner]) ->
     found = {}
     for text in nodes.keys() | edges.keys():
         owner = Owner.parse(text)
-        found[owner] = GraphFragment(owner, tuple(nodes.get(text, ())), tuple(edges.get(text, ()))).digest
+        try:
+            found[owner] = GraphFragment(owner, tuple(nodes.get(text, ())), tuple(edges.get(text, ()))).digest
+        except ValueError:  # a number that JSON doesn't have
+            found[owner] = _UNREADABLE
     return found
 
 
 def _node(label: str, identity: str, properties: str) -> tuple[NodeRef, dict[str, Any]]:
     others = decode_properties(properties)
-    names = json.loads(identity)
-    return NodeRef(label, tuple((name, others.pop(name)) for name in names if name in others)), others
+    try:
+        names = json.loads(identity)
+        return NodeRef(label, tuple((name, others.pop(name)) for name in names if name in others)), others
+    except (ValueError, TypeError):  # damaged: no names of properties
+        return NodeRef(label, ()), others
 
 
 def statistics(connection: sqlite3.Connection) -> GraphStatistics:
