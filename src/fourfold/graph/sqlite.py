@@ -19,7 +19,7 @@ from fourfold.graph.patterns import check_query
 from fourfold.graph.sqlite_compile import compile_query, index_statements
 from fourfold.graph.sqlite_contents import foreign_page, owner_page, owners_digests, statistics
 from fourfold.graph.sqlite_file import GRAPH_FILE
-from fourfold.graph.sqlite_plan import Changed, HeldEdge, HeldNode, Place, Plan, State, Wanted, plan, rows, want
+from fourfold.graph.sqlite_plan import Changed, HeldEdge, HeldNode, Plan, State, Wanted, plan, rows, want
 from fourfold.projection.items import Owner
 from fourfold.projection.target import WriteResult
 
@@ -47,6 +47,9 @@ _DELETE_TOKENS = "DELETE FROM token WHERE token IN (SELECT value FROM json_each(
 _OWNERS = """
     SELECT o.hash, o.id, o.digest
     FROM json_each(?) AS wanted CROSS JOIN owner AS o ON o.hash = fourfold_bytes(wanted.value)"""
+_INSERT_OWNER = "INSERT INTO owner (id, hash, owner, digest) VALUES (?, ?, ?, ?)"
+_REWRITE_OWNER = "UPDATE owner SET digest = ? WHERE id = ?"  # an upsert would look at the hash's index too
+_DELETE_OWNERS = "DELETE FROM owner WHERE id IN (SELECT value FROM json_each(?))"
 _OWN_NODES = """
     SELECT n.id, n.owner, n.identity, n.properties, n.label, n.key
     FROM json_each(?) AS wanted CROSS JOIN node AS n ON n.owner = wanted.value"""
@@ -163,17 +166,7 @@ class SqliteGraphStore:
             made = plan(wanted, state)
         except ConflictError as conflict:
             raise _name_other(connection, conflict, wanted) from None
-        connection.executemany(
-            "INSERT INTO owner (id, hash, owner, digest) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET digest = excluded.digest",
-            [
-                (owner_id, owner_hash, str(fragment.owner), fragment.digest)
-                for owner_id, fragment, owner_hash in changed
-                if not fragment.is_empty
-            ],
-        )
-        gone = [owner_id for owner_id, fragment, _ in changed if fragment.is_empty]
-        connection.execute("DELETE FROM owner WHERE id IN (SELECT value FROM json_each(?))", (rows(gone),))
+        _write_owners(connection, changed, new)
         _execute(connection, made)
 
     async def match(self, query: Query) -> list[Row]:
@@ -287,12 +280,10 @@ def _read_state(connection: sqlite3.Connection, wanted: Wanted, owner_ids: Colle
     numbers = (rows(owner_ids),)
     nodes = [_held_node(row) for row in connection.execute(_OWN_NODES, numbers)]
     edges = [HeldEdge(held[0], held[1], held[2:]) for held in connection.execute(_OWN_EDGES, numbers)]
-    keys: dict[str, list[str]] = {}
-    for place in wanted.places:
-        keys.setdefault(place[0], []).append(place[1])
-    places: dict[Place, HeldNode] = {}
-    for label, there in keys.items():
-        for row in connection.execute(_PLACES, {"label": label, "keys": rows(sorted(there))}):
+    places = {held.place: held for held in nodes}
+    for label, keys in wanted.keys().items():
+        others = [key for key in sorted(keys) if (label, key) not in places]
+        for row in connection.execute(_PLACES, {"label": label, "keys": rows(others)}):
             held = _held_node(row)
             places[held.place] = held
     (next_node,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM node").fetchone()
@@ -303,6 +294,20 @@ def _read_state(connection: sqlite3.Connection, wanted: Wanted, owner_ids: Colle
 def _held_node(row: tuple[Any, ...]) -> HeldNode:
     number, owner, identity, properties, label, key = row
     return HeldNode(number, owner, identity, properties, (label, key))
+
+
+def _write_owners(connection: sqlite3.Connection, changed: Sequence[Changed], new: Collection[int]) -> None:
+    made, written, gone = [], [], []
+    for owner_id, fragment, owner_hash in changed:
+        if fragment.is_empty:
+            gone.append(owner_id)
+        elif owner_id in new:
+            made.append((owner_id, owner_hash, str(fragment.owner), fragment.digest))
+        else:
+            written.append((fragment.digest, owner_id))
+    connection.executemany(_INSERT_OWNER, made)
+    connection.executemany(_REWRITE_OWNER, written)
+    connection.execute(_DELETE_OWNERS, (rows(gone),))
 
 
 def _execute(connection: sqlite3.Connection, made: Plan) -> None:
