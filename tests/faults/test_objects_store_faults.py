@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import resource
 import shutil
+import threading
 
 import pytest
 
@@ -18,6 +20,7 @@ from fourfold.errors import (
     StoreRejectedError,
     StoreUnavailableError,
 )
+from fourfold.objects import disk
 from fourfold.objects.guard import guard_store
 from fourfold.objects.inspection import check_object
 from fourfold.objects.key import new_key
@@ -119,6 +122,14 @@ async def test_s03_a_part_is_checked_by_the_size_of_the_whole(local, tmp_path):
     assert caught.value.code == "objects.size"
 
 
+async def test_s03_a_part_behind_the_end_of_a_cut_object_is_damage_and_no_wrong_range(local, tmp_path):
+    stored = await put(local)
+    place_of(tmp_path, stored.key).write_bytes(DATA[:5])
+    with pytest.raises(IntegrityError) as caught:
+        await local.stored.read(stored.key, ByteRange(10, 20))
+    assert caught.value.code == "objects.size"
+
+
 # F28: no room at the n-th write --------------------------------------------------------------------------------------
 
 
@@ -175,6 +186,66 @@ async def test_f28_other_failures_of_a_disk_are_typed_too(local, number, kind, c
         await put(local)
     assert caught.value.code == code
     assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_a_folder_that_another_made_is_synced_before_the_first_write_into_it_is_acknowledged(
+    local, tmp_path, monkeypatch
+):
+    synced = []
+    monkeypatch.setattr(disk, "sync_folder", synced.append)
+    objects = tmp_path / "store" / "objects"
+    first, second = f"0a{new_key()[2:]}", f"0a{new_key()[2:]}"
+    (objects / "0a").mkdir()  # by a process that died before it synced the name
+    for key, expected in ((first, [objects, objects / "0a"]), (second, [objects / "0a"])):
+        synced.clear()
+        async with local.store.write(key) as writer:
+            await writer.finish()
+        assert synced == expected
+    (objects / "0a" / first).unlink()
+    (objects / "0a" / second).unlink()
+    (objects / "0a").rmdir()
+    synced.clear()
+    async with local.store.write(first) as writer:
+        await writer.finish()
+    assert synced == [objects, objects / "0a"]
+
+
+async def test_a_new_store_is_synced_up_to_the_folder_that_was_there(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(disk, "sync_folder", synced.append)
+    await open_object_store((tmp_path / "data" / "files").as_uri()).prepare()
+    data = tmp_path / "data"
+    assert synced == [tmp_path, data, data / "files", data / "files"]
+    assert (data / "files").stat().st_mode & 0o7 == 0  # nobody else looks in
+
+
+async def test_a_store_whose_folder_is_gone_is_unavailable_for_writes(local, tmp_path):
+    (tmp_path / "store").rename(tmp_path / "unmounted")
+    with pytest.raises(StoreUnavailableError) as caught:
+        await local.uploader.put(DATA)
+    assert (caught.value.code, caught.value.retryable) == ("objects.unavailable", True)
+
+
+async def test_a_failure_in_the_thread_of_a_cancelled_call_is_not_logged_as_unseen(local):
+    inside, go_on, unseen = threading.Event(), threading.Event(), []
+
+    def fail():
+        inside.set()
+        go_on.wait(10)
+        raise OSError(errno.EIO, "broken")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unseen.append(context))
+    with at_points({"objects.before_sync": fail}):
+        task = asyncio.create_task(local.uploader.put(b"x"))
+        await asyncio.to_thread(inside.wait, 10)
+        task.cancel()
+        asyncio.get_running_loop().call_soon(go_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    del task
+    await asyncio.sleep(0)  # the loop lets go of what it called last
+    gc.collect()
+    assert unseen == []
 
 
 # F32: a wrong mount, an empty bucket ---------------------------------------------------------------------------------

@@ -165,23 +165,23 @@ def test_full_disk_is_a_typed_error_and_nothing_half_written_f28(start, tmp_path
 
 
 async def test_full_file_at_every_page_is_a_typed_error_and_nothing_half_written_f28(tmp_path, monkeypatch):
+    from fourfold.embedded import connections as module
     from fourfold.errors import StoreUnavailableError
-    from fourfold.vectors.sqlite import connection as module
 
     path = tmp_path / "vectors.db"
     store, songs = await open_songs(path)
     await songs.write(1, [fragment(n, 1) for n in range(10)])
     await store.close()
-    real, refused = module.open_connection, []
+    real, refused = module.open_file, []
     pages = path.stat().st_size // 4096
     for limit in range(pages, pages + 300):
 
-        def limited(path, *, synchronous, read_only, limit=limit):
-            opened = real(path, synchronous=synchronous, read_only=read_only)
+        def limited(*arguments, limit=limit, **options):
+            opened = real(*arguments, **options)
             opened.execute(f"PRAGMA max_page_count = {limit}")
             return opened
 
-        monkeypatch.setattr(module, "open_connection", limited)
+        monkeypatch.setattr(module, "open_file", limited)
         store, songs = await open_songs(path)
         try:
             await songs.write(1, [fragment(n, 2) for n in range(300)])

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import xxhash
 
 from fourfold.errors import ConflictError, NotFoundError, StoreUnavailableError, ValidationError
+from fourfold.objects.disk import Disk
 from fourfold.objects.source import PIECE_BYTES
 from fourfold.objects.upload import Uploader
 from fourfold.rows.engine import open_engine, read_transaction, write_transaction
@@ -260,6 +261,20 @@ async def test_an_upload_whose_lease_collection_took_stops_and_leaves_nothing(ob
     assert await nothing_is_left(objects, tmp_path)
 
 
+async def test_an_upload_taken_before_its_last_step_says_that_its_lease_was_lost(objects, tmp_path):
+    uploader = Uploader(objects.store, objects.stages, lease_seconds=0.0)
+    with pausing("objects.before_finish") as pause:
+        task = asyncio.create_task(uploader.put(DATA))
+        await pause.reached.wait()
+        await objects.collect()
+        await objects.settle()
+        pause.go_on.set()
+        with pytest.raises(ConflictError) as caught:
+            await task
+    assert caught.value.code == "objects.stage_lost"
+    assert await nothing_is_left(objects, tmp_path)
+
+
 async def test_a_long_upload_leaves_the_unit_a_whole_lease(objects):
     uploader = Uploader(objects.store, objects.stages, lease_seconds=0.0)
     with at_points({}) as seen:
@@ -294,6 +309,24 @@ async def test_an_upload_cancelled_within_a_write_waits_for_its_thread(local, tm
         asyncio.get_running_loop().call_soon(go_on.set)
         with pytest.raises(asyncio.CancelledError):
             await task
+    assert await nothing_is_left(local, tmp_path)
+
+
+async def test_an_upload_cancelled_while_its_file_is_made_leaves_none(local, tmp_path, monkeypatch):
+    inside, go_on, create = threading.Event(), threading.Event(), Disk.create
+
+    def slowly(disk, key):
+        inside.set()
+        go_on.wait(10)
+        return create(disk, key)
+
+    monkeypatch.setattr(Disk, "create", slowly)
+    task = asyncio.create_task(local.uploader.put(DATA))
+    await asyncio.to_thread(inside.wait, 10)
+    task.cancel()
+    asyncio.get_running_loop().call_soon(go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert await nothing_is_left(local, tmp_path)
 
 

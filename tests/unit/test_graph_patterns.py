@@ -98,6 +98,8 @@ def test_names_are_text(name):
         lambda: count(distinct=True),
         lambda: check_query(PEOPLE.select(count()).order_by(A), None),
         lambda: check_query(PEOPLE.select(n=A).order_by("n").select(m=A), None),
+        lambda: check_query(PEOPLE.select(n=A).order_by("n").select(n="a"), None),
+        lambda: check_query(PEOPLE.select(n=A).order_by("n").select(n=collect("a")), None),
         lambda: check_query(match(node()), None),
         lambda: bool(A == 1),
         lambda: (A == 1) and (A == 2),

@@ -104,7 +104,9 @@ def test_the_name_says_the_type_then_the_first_bytes(filename, head, expected):
 
 
 @pytest.mark.parametrize(
-    "content_type", ["", "text", "text/", "/plain", "text/plain\r\n", "text/plain;\x00", "tëxt/plain"]
+    "content_type",
+    ["", "text", "text/", "/plain", "text/plain\r\n", "text/plain;\x00", "tëxt/plain", "a/b\r\nSet-Cookie: c\r\n;d"]
+    + [f"text/plain{space};q=1" for space in ("\n", "\r\n\r\n", "\x0b", "\u2028")],
 )
 def test_what_is_no_content_type_is_refused(content_type):
     with pytest.raises(ValidationError) as caught:
@@ -156,6 +158,11 @@ def test_errors_of_the_system_are_mapped_by_number(error, kind, code):
     mapped = map_store_error(error, "read", KEY)
     assert type(mapped) is kind
     assert mapped.code == code
+
+
+def test_a_write_that_misses_a_folder_is_no_missing_object():
+    mapped = map_store_error(FileNotFoundError(), "write", KEY)
+    assert (type(mapped), mapped.code) == (StoreUnavailableError, "objects.unavailable")
 
 
 def test_what_is_none_of_a_store_passes():

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fourfold import faultpoints
+from fourfold import embedded, faultpoints
+from fourfold.embedded import file as embedded_file
+from fourfold.embedded import open_file
 from fourfold.errors import (
     ConfigurationError,
     FourfoldError,
@@ -21,8 +23,7 @@ from fourfold.errors import (
 )
 from fourfold.projection.items import Owner, PointFragment, PointItem
 from fourfold.vectors import CollectionSpec, SqliteVectorStore
-from fourfold.vectors.sqlite import schema
-from fourfold.vectors.sqlite.errors import map_error
+from fourfold.vectors.sqlite.file import VECTORS_FILE
 from fourfold.vectors.sqlite.search import Search
 
 SPEC = CollectionSpec("songs", "given", 2, ("genre", "text"))
@@ -73,16 +74,20 @@ def hooks():
 # --- the border
 
 
+def map_error(error):
+    return embedded.map_error(error, Path("v.db"), VECTORS_FILE.outcomes)
+
+
 def test_every_driver_error_and_code_is_mapped():
     classes = [sqlite3.Error]
     for kind in classes:
         classes += kind.__subclasses__()
-        assert isinstance(map_error(kind("secret"), Path("v.db")), FourfoldError)
+        assert isinstance(map_error(kind("secret")), FourfoldError)
     codes = {value for name, value in vars(sqlite3).items() if name.startswith("SQLITE_") and isinstance(value, int)}
     for code in codes:
         error = sqlite3.OperationalError("secret")
         error.sqlite_errorcode, error.sqlite_errorname = code, "NAME"
-        assert "secret" not in str(map_error(error, Path("v.db")))
+        assert "secret" not in str(map_error(error))
 
 
 @pytest.mark.parametrize(
@@ -101,12 +106,12 @@ def test_every_driver_error_and_code_is_mapped():
 def test_codes_map_by_what_the_caller_does(code, kind, ours):
     error = sqlite3.DatabaseError()
     error.sqlite_errorcode, error.sqlite_errorname = code, "NAME"
-    mapped = map_error(error, Path("v.db"))
+    mapped = map_error(error)
     assert (type(mapped), mapped.code) == (kind, ours)
 
 
 async def test_busy_file_is_unavailable_and_works_afterwards(path, songs, monkeypatch):
-    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(embedded_file, "BUSY_SECONDS", 0.01)
     impatient = SqliteVectorStore(path)
     collection = await impatient.ensure_collection(SPEC)
     with sqlite3.connect(path) as other:
@@ -139,7 +144,7 @@ async def test_missing_folder_is_unavailable(tmp_path):
 
 async def test_newer_format_is_refused_and_left_alone(path):
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id = {VECTORS_FILE.application_id}")
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     before = path.read_bytes()
@@ -178,9 +183,9 @@ def test_without_numpy_the_extra_is_named(path, monkeypatch):
 
 async def test_closed_store_says_so(store, songs):
     await store.close()
-    with pytest.raises(StoreRejectedError) as caught:
+    with pytest.raises(StoreUnavailableError) as caught:
         await songs.count()
-    assert caught.value.code == "vectors.closed"
+    assert (caught.value.code, caught.value.retryable) == ("vectors.closed", True)  # no key is to blame for it
 
 
 @pytest.mark.parametrize(
@@ -303,7 +308,7 @@ async def test_searches_at_once_while_another_writes_agree_with_some_state(songs
 async def test_snapshot_older_than_memory_is_taken_anew(path, songs):
     await songs.write(1, [fragment(n, (1.0, n / 1000)) for n in range(200)])
     searching = Search(1, SPEC)
-    old, new = (schema.open_connection(path, synchronous="FULL", read_only=True) for _ in range(2))
+    old, new = (open_file(path, VECTORS_FILE, synchronous="FULL", read_only=True) for _ in range(2))
     for connection in (old, new):
         connection.execute("BEGIN")
     assert len(searching.nearest(old, (1.0, 0.0), 200, None)) == 200  # its snapshot is fixed by now
@@ -329,7 +334,7 @@ async def test_file_out_of_wal_mode_is_put_back(path, store, songs):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
-    schema.open_connection(path, synchronous="FULL", read_only=True).close()
+    open_file(path, VECTORS_FILE, synchronous="FULL", read_only=True).close()
     assert path.read_bytes()[18] == 2  # the write version in the header: WAL
 
 

@@ -228,14 +228,8 @@ class Query:
 
     def _order(self, order: str | Property | Length | Order) -> Order:
         order = order if isinstance(order, Order) else Order(order, descending=False)
-        columns = {column.name: column.value for column in self.selected}
         if isinstance(order.by, str):
-            if order.by not in columns:
-                seen = did_you_mean(order.by, columns)
-                raise refuse(f"order_by() names column {order.by!r}, which is not selected{seen}", "Select it before")
-            value = columns[order.by]
-            if isinstance(value, Whole) or (isinstance(value, Aggregate) and value.function == "collect"):
-                raise refuse(f"Column {order.by!r} has no order", "Sort by a property, a count or the like")
+            _check_column_order(order.by, self)
         elif not isinstance(order.by, (Property, Length)):
             raise refuse(
                 f"order_by() got {order.by!r:.80}; expected a column's name or prop()", "Use desc() to reverse"
@@ -258,8 +252,8 @@ def check_query(query: Query, schema: GraphSchema | None) -> None:
     for order in query.order:
         if grouped and not isinstance(order.by, str):
             raise refuse(f"Rows are grouped; {order.by.title!r} is no column of theirs", "Select it, sort by its name")
-        if isinstance(order.by, str) and order.by not in query.column_names:
-            raise refuse(f"order_by() names column {order.by!r}, which is not selected", "Sort after select()")
+        if isinstance(order.by, str):
+            _check_column_order(order.by, query)  # again: what the name stands for may have been selected anew
     if schema is None:
         return
     for path in query.paths:
@@ -268,6 +262,16 @@ def check_query(query: Query, schema: GraphSchema | None) -> None:
             ("edge type", (name for part in path.edges for name in part.types), schema.types),
         ):
             _check_known(what, names, known)
+
+
+def _check_column_order(name: str, query: Query) -> None:
+    columns = {column.name: column.value for column in query.selected}
+    if name not in columns:
+        seen = did_you_mean(name, columns)
+        raise refuse(f"order_by() names column {name!r}, which is not selected{seen}", "Select it before")
+    value = columns[name]
+    if isinstance(value, Whole) or (isinstance(value, Aggregate) and value.function == "collect"):
+        raise refuse(f"Column {name!r} has no order", "Sort by a property, a count or the like")
 
 
 def _check_known(what: str, names: Iterator[str], known: Mapping[str, object]) -> None:

@@ -7,23 +7,24 @@ with `synchronous=NORMAL` the last writes may be lost with the machine's power, 
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fourfold.embedded import Connections
 from fourfold.errors import ConfigurationError, ConflictError, RevokedError, ValidationError, did_you_mean
 from fourfold.faultpoints import reach, reach_sync
 from fourfold.graph.patterns import check_query
 from fourfold.graph.sqlite_compile import compile_query, index_statements
-from fourfold.graph.sqlite_connection import Connections, transaction
 from fourfold.graph.sqlite_contents import foreign_page, owner_page, owners_digests, statistics
-from fourfold.graph.sqlite_functions import register
-from fourfold.graph.sqlite_plan import Changed, HeldEdge, HeldNode, Place, Plan, State, Wanted, plan, rows, want
+from fourfold.graph.sqlite_file import GRAPH_FILE
+from fourfold.graph.sqlite_plan import Changed, HeldEdge, HeldNode, Plan, State, Wanted, plan, rows, want
 from fourfold.projection.items import Owner
 from fourfold.projection.target import WriteResult
 
 if TYPE_CHECKING:
     import os
-    import sqlite3
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from fourfold.graph.patterns import Query
@@ -35,14 +36,20 @@ if TYPE_CHECKING:
 __all__ = ["SqliteGraphStore"]
 
 _SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA")
+_OLDEST_SQLITE = (3, 38, 0)  # the -> operator, which gives back a property exactly as stored
 _PAGE = 1_000  # owners or items per read: about a millisecond, so neither log nor writers wait for a long scan
 _INVALIDATE_ALL = "UPDATE owner SET digest = NULL"
 _INVALIDATE = _INVALIDATE_ALL + " WHERE hash IN (SELECT fourfold_bytes(value) FROM json_each(?))"
 _ORPHANS_PER_TRANSACTION = 5_000
+_INSERT_TOKEN = "INSERT OR IGNORE INTO token VALUES (?)"  # noqa: S105 - a fencing token
+_DELETE_TOKENS = "DELETE FROM token WHERE token IN (SELECT value FROM json_each(?))"
 
 _OWNERS = """
     SELECT o.hash, o.id, o.digest
     FROM json_each(?) AS wanted CROSS JOIN owner AS o ON o.hash = fourfold_bytes(wanted.value)"""
+_INSERT_OWNER = "INSERT INTO owner (id, hash, owner, digest) VALUES (?, ?, ?, ?)"
+_REWRITE_OWNER = "UPDATE owner SET digest = ? WHERE id = ?"  # an upsert would look at the hash's index too
+_DELETE_OWNERS = "DELETE FROM owner WHERE id IN (SELECT value FROM json_each(?))"
 _OWN_NODES = """
     SELECT n.id, n.owner, n.identity, n.properties, n.label, n.key
     FROM json_each(?) AS wanted CROSS JOIN node AS n ON n.owner = wanted.value"""
@@ -64,8 +71,8 @@ _DELETE_LOOSE = """
         AND NOT EXISTS (SELECT 1 FROM edge WHERE target = node.id)"""
 _ORPHANS = """
     SELECT id FROM node WHERE stub
-        AND NOT EXISTS (SELECT 1 FROM edge WHERE source = node.id) AND NOT EXISTS (SELECT 1 FROM edge WHERE target =
-        node.id)
+        AND NOT EXISTS (SELECT 1 FROM edge WHERE source = node.id)
+        AND NOT EXISTS (SELECT 1 FROM edge WHERE target = node.id)
     LIMIT ?"""
 _COUNT_ORPHANS = f"SELECT count(*) FROM ({_ORPHANS})"
 
@@ -78,8 +85,8 @@ class SqliteGraphStore:
         synchronous: `FULL` (default), `EXTRA`, or `NORMAL` (see the module).
 
     Raises:
-        ConfigurationError: Code `graph.open` at construction; at first use also `graph.format` (a newer Fourfold's
-            file), `graph.foreign_file`, `graph.sqlite`.
+        ConfigurationError: Codes `graph.open` and `graph.sqlite` at construction; at first use `graph.format` (another
+            Fourfold's file), `graph.foreign_file`.
 
     Example:
         >>> store = SqliteGraphStore("graph.db")
@@ -97,7 +104,10 @@ class SqliteGraphStore:
             message = f"synchronous is {synchronous!r}; expected one of {_SYNCHRONOUS}"
             message += did_you_mean(str(synchronous), _SYNCHRONOUS)
             raise ConfigurationError(message, code="graph.open", hint="Use FULL")
-        self._connections = Connections(Path(path), synchronous, register)
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            message = f"SQLite is {sqlite3.sqlite_version}; the embedded graph needs 3.38 or newer"
+            raise ConfigurationError(message, code="graph.sqlite", hint="Use a newer Python build")
+        self._connections = Connections(Path(path), GRAPH_FILE, synchronous)
         self._schema: GraphSchema | None = None
 
     @property
@@ -107,61 +117,47 @@ class SqliteGraphStore:
 
     async def ensure_schema(self, schema: GraphSchema) -> None:
         """See `GraphStore.ensure_schema`; uniqueness is the tables' own, indexes are made here."""
+        wanted = index_statements(schema)
 
-        def work(connection: sqlite3.Connection) -> None:
-            wanted = index_statements(schema)
+        def missing(connection: sqlite3.Connection) -> list[str]:
             there = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
-            missing = [statement for name, statement in wanted.items() if name not in there]
-            if missing:  # without a need, a start takes no lock
-                with transaction(connection):
-                    for statement in missing:
-                        connection.execute(statement)
+            return [statement for name, statement in wanted.items() if name not in there]
 
-        await self._connections.write(work)
+        def make(connection: sqlite3.Connection) -> None:
+            for statement in missing(connection):
+                connection.execute(statement)
+
+        if await self._connections.read(missing):  # without a need, a start takes no lock
+            await self._connections.write(make)
         self._schema = schema
 
     async def create_token(self, token: int) -> None:
         """See `Target.create_token`."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                connection.execute("INSERT OR IGNORE INTO token VALUES (?)", (token,))
-
-        await self._connections.write(work)
+        await self._connections.write(lambda connection: connection.execute(_INSERT_TOKEN, (token,)).rowcount)
 
     async def revoke_tokens(self, tokens: Collection[int]) -> None:
         """See `Target.revoke_tokens`."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                connection.execute("DELETE FROM token WHERE token IN (SELECT value FROM json_each(?))", (rows(tokens),))
-
-        await self._connections.write(work)
+        gone = rows(tokens)
+        await self._connections.write(lambda connection: connection.execute(_DELETE_TOKENS, (gone,)).rowcount)
 
     async def write(self, token: int, fragments: Sequence[GraphFragment]) -> WriteResult:
         """See `Target.write` and `GraphStore`."""
         await reach("graph.before_write")
-        result = await self._connections.write(lambda connection: self._write(connection, token, fragments))
+        hashes = await asyncio.to_thread(_by_hash, fragments)
+        result = await self._connections.write(lambda connection: self._write(connection, token, hashes))
         await reach("graph.after_commit")
         return result
 
-    def _write(self, connection: sqlite3.Connection, token: int, fragments: Sequence[GraphFragment]) -> WriteResult:
-        hashes = {fragment.owner.hash: fragment for fragment in fragments}
-        if len(hashes) < len(fragments):
-            message = "write() got two fragments of one owner; expected distinct owners"
-            raise ValidationError(message, code="graph.fragment", hint="Give each owner's newest fragment only")
-        for fragment in fragments:
-            fragment.digest  # noqa: B018 - kept by the fragment: work it out before the lock, others wait for it
-        with transaction(connection):
-            # Under the write lock, which excludes the token's removal: no write can follow a revocation.
-            if connection.execute("SELECT 1 FROM token WHERE token = ?", (token,)).fetchone() is None:
-                message = f"Token {token} is absent in the graph, so it was revoked; nothing was written"
-                raise RevokedError(message, hint="Another worker has these keys; drop them", token=token)
-            changed, new = _changed(connection, hashes)
-            if changed:
-                self._replace(connection, changed, new)
-            reach_sync("graph.before_commit")
-        return WriteResult(len(changed), len(fragments) - len(changed))
+    def _write(self, connection: sqlite3.Connection, token: int, hashes: Mapping[bytes, GraphFragment]) -> WriteResult:
+        # Under the write lock, which excludes the token's removal: no write can follow a revocation.
+        if connection.execute("SELECT 1 FROM token WHERE token = ?", (token,)).fetchone() is None:
+            message = f"Token {token} is absent in the graph, so it was revoked; nothing was written"
+            raise RevokedError(message, hint="Another worker has these keys; drop them", token=token)
+        changed, new = _changed(connection, hashes)
+        if changed:
+            self._replace(connection, changed, new)
+        reach_sync("graph.before_commit")
+        return WriteResult(len(changed), len(hashes) - len(changed))
 
     def _replace(self, connection: sqlite3.Connection, changed: Sequence[Changed], new: Collection[int]) -> None:
         wanted = want(changed, self._schema)
@@ -170,17 +166,7 @@ class SqliteGraphStore:
             made = plan(wanted, state)
         except ConflictError as conflict:
             raise _name_other(connection, conflict, wanted) from None
-        connection.executemany(
-            "INSERT INTO owner (id, hash, owner, digest) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET digest = excluded.digest",
-            [
-                (owner_id, owner_hash, str(fragment.owner), fragment.digest)
-                for owner_id, fragment, owner_hash in changed
-                if not fragment.is_empty
-            ],
-        )
-        gone = [owner_id for owner_id, fragment, _ in changed if fragment.is_empty]
-        connection.execute("DELETE FROM owner WHERE id IN (SELECT value FROM json_each(?))", (rows(gone),))
+        _write_owners(connection, changed, new)
         _execute(connection, made)
 
     async def match(self, query: Query) -> list[Row]:
@@ -188,10 +174,10 @@ class SqliteGraphStore:
         check_query(query, self._schema)
         compiled = compile_query(query, self._schema)
 
-        def work(connection: sqlite3.Connection) -> list[Row]:
+        def job(connection: sqlite3.Connection) -> list[Row]:
             return [compiled.decode(row) for row in connection.execute(compiled.sql, compiled.parameters)]
 
-        return await self._connections.read(work)
+        return await self._connections.read(job, stoppable=True)
 
     async def scan_owners(
         self, *, table: str | None = None, after: bytes | None = None, limit: int | None = None
@@ -216,15 +202,11 @@ class SqliteGraphStore:
 
     async def invalidate(self, owners: Collection[Owner] | None) -> None:
         """See `Target.invalidate`."""
-        hashes = None if owners is None else rows(owner.hash.hex() for owner in owners)
-
-        def work(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                connection.execute(
-                    _INVALIDATE_ALL if hashes is None else _INVALIDATE, () if hashes is None else (hashes,)
-                )
-
-        await self._connections.write(work)
+        if owners is None:
+            await self._connections.write(lambda connection: connection.execute(_INVALIDATE_ALL).rowcount)
+            return
+        hashes = rows(owner.hash.hex() for owner in owners)
+        await self._connections.write(lambda connection: connection.execute(_INVALIDATE, (hashes,)).rowcount)
 
     async def statistics(self) -> GraphStatistics:
         """See `GraphStore.statistics`."""
@@ -237,16 +219,13 @@ class SqliteGraphStore:
     async def remove_orphans(self) -> int:
         """See `GraphStore.remove_orphans`; in short transactions, so that writers get their turn."""
 
-        def work(connection: sqlite3.Connection) -> int:
-            if connection.execute(_ORPHANS, (1,)).fetchone() is None:  # the usual case takes no lock
-                return 0
-            with transaction(connection):
-                found = [number for (number,) in connection.execute(_ORPHANS, (_ORPHANS_PER_TRANSACTION,))]
-                return connection.execute(_DELETE_LOOSE, (rows(found),)).rowcount
+        def remove(connection: sqlite3.Connection) -> int:
+            found = [number for (number,) in connection.execute(_ORPHANS, (_ORPHANS_PER_TRANSACTION,))]
+            return connection.execute(_DELETE_LOOSE, (rows(found),)).rowcount
 
         removed = 0
-        while count := await self._connections.write(work):
-            removed += count
+        while await self._connections.read(_has_orphans):  # the usual case takes no lock
+            removed += await self._connections.write(remove)
         return removed
 
     async def foreign(self) -> AsyncIterator[ForeignItem]:
@@ -263,6 +242,20 @@ class SqliteGraphStore:
     async def close(self) -> None:
         """See `Target.close`; waits for writes that run."""
         await self._connections.close()
+
+
+def _by_hash(fragments: Sequence[GraphFragment]) -> Mapping[bytes, GraphFragment]:
+    hashes = {fragment.owner.hash: fragment for fragment in fragments}
+    if len(hashes) < len(fragments):
+        message = "write() got two fragments of one owner; expected distinct owners"
+        raise ValidationError(message, code="graph.fragment", hint="Give each owner's newest fragment only")
+    for fragment in fragments:
+        fragment.digest  # noqa: B018 - kept by the fragment: worked out before the lock, for which others wait
+    return hashes
+
+
+def _has_orphans(connection: sqlite3.Connection) -> bool:
+    return connection.execute(_ORPHANS, (1,)).fetchone() is not None
 
 
 def _changed(connection: sqlite3.Connection, hashes: Mapping[bytes, GraphFragment]) -> tuple[list[Changed], set[int]]:
@@ -287,12 +280,10 @@ def _read_state(connection: sqlite3.Connection, wanted: Wanted, owner_ids: Colle
     numbers = (rows(owner_ids),)
     nodes = [_held_node(row) for row in connection.execute(_OWN_NODES, numbers)]
     edges = [HeldEdge(held[0], held[1], held[2:]) for held in connection.execute(_OWN_EDGES, numbers)]
-    keys: dict[str, list[str]] = {}
-    for place in wanted.places:
-        keys.setdefault(place[0], []).append(place[1])
-    places: dict[Place, HeldNode] = {}
-    for label, there in keys.items():
-        for row in connection.execute(_PLACES, {"label": label, "keys": rows(sorted(there))}):
+    places = {held.place: held for held in nodes}
+    for label, keys in wanted.keys().items():
+        others = [key for key in sorted(keys) if (label, key) not in places]
+        for row in connection.execute(_PLACES, {"label": label, "keys": rows(others)}):
             held = _held_node(row)
             places[held.place] = held
     (next_node,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM node").fetchone()
@@ -303,6 +294,20 @@ def _read_state(connection: sqlite3.Connection, wanted: Wanted, owner_ids: Colle
 def _held_node(row: tuple[Any, ...]) -> HeldNode:
     number, owner, identity, properties, label, key = row
     return HeldNode(number, owner, identity, properties, (label, key))
+
+
+def _write_owners(connection: sqlite3.Connection, changed: Sequence[Changed], new: Collection[int]) -> None:
+    made, written, gone = [], [], []
+    for owner_id, fragment, owner_hash in changed:
+        if fragment.is_empty:
+            gone.append(owner_id)
+        elif owner_id in new:
+            made.append((owner_id, owner_hash, str(fragment.owner), fragment.digest))
+        else:
+            written.append((fragment.digest, owner_id))
+    connection.executemany(_INSERT_OWNER, made)
+    connection.executemany(_REWRITE_OWNER, written)
+    connection.execute(_DELETE_OWNERS, (rows(gone),))
 
 
 def _execute(connection: sqlite3.Connection, made: Plan) -> None:

@@ -1,7 +1,6 @@
 """Reading the embedded graph back for verify, status and reports: pages, contents, counts.
 
-Each function runs in a reader thread with its connection; a page is one statement, so no snapshot is held between
-pages.
+Each function runs in a reader thread, on one snapshot of its connection; none is held between pages.
 """
 
 from __future__ import annotations
@@ -9,10 +8,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from fourfold.graph.sqlite_connection import transaction
 from fourfold.graph.sqlite_plan import rows
 from fourfold.graph.store import ForeignItem, GraphStatistics
-from fourfold.projection.items import EdgeItem, GraphFragment, NodeItem, NodeRef, Owner, OwnerDigest
+from fourfold.projection.items import DIGEST_BYTES, EdgeItem, GraphFragment, NodeItem, NodeRef, Owner, OwnerDigest
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["decode_properties", "foreign_page", "owner_page", "owners_digests", "statistics"]
 
 _INVALIDATED = b""  # equals no digest: verify sees the owner as stale until it is written again
+_UNREADABLE = bytes(DIGEST_BYTES)  # equals no content's digest: for what was damaged so that it has none
 _OWNER_PAGE = """
     SELECT owner, digest FROM owner
     WHERE hash > :after AND (:prefix IS NULL OR substr(owner, 1, length(:prefix)) = :prefix)
@@ -68,31 +67,35 @@ def owners_digests(connection: sqlite3.Connection, owners: Collection[Owner]) ->
     wanted = (rows(owner.hash.hex() for owner in owners),)
     nodes: dict[str, list[NodeItem]] = {}
     edges: dict[str, list[EdgeItem]] = {}
-    with transaction(connection, "DEFERRED"):
-        for owner, label, identity, properties in connection.execute(_NODES, wanted):
-            ref, others = _node(label, identity, properties)
-            nodes.setdefault(owner, []).append(NodeItem(ref, others))
-        for owner, edge_type, *ends, properties in connection.execute(_EDGES, wanted):
-            (source, _), (target, _) = _node(*ends[:3]), _node(*ends[3:])
-            edge = EdgeItem(edge_type, source, target, decode_properties(properties))
-            edges.setdefault(owner, []).append(edge)
+    for owner, label, identity, properties in connection.execute(_NODES, wanted):
+        ref, others = _node(label, identity, properties)
+        nodes.setdefault(owner, []).append(NodeItem(ref, others))
+    for owner, edge_type, *ends, properties in connection.execute(_EDGES, wanted):
+        (source, _), (target, _) = _node(*ends[:3]), _node(*ends[3:])
+        edge = EdgeItem(edge_type, source, target, decode_properties(properties))
+        edges.setdefault(owner, []).append(edge)
     found = {}
     for text in nodes.keys() | edges.keys():
         owner = Owner.parse(text)
-        found[owner] = GraphFragment(owner, tuple(nodes.get(text, ())), tuple(edges.get(text, ()))).digest
+        try:
+            found[owner] = GraphFragment(owner, tuple(nodes.get(text, ())), tuple(edges.get(text, ()))).digest
+        except ValueError:  # a number that JSON doesn't have
+            found[owner] = _UNREADABLE
     return found
 
 
 def _node(label: str, identity: str, properties: str) -> tuple[NodeRef, dict[str, Any]]:
     others = decode_properties(properties)
-    names = json.loads(identity)
-    return NodeRef(label, tuple((name, others.pop(name)) for name in names if name in others)), others
+    try:
+        names = json.loads(identity)
+        return NodeRef(label, tuple((name, others.pop(name)) for name in names if name in others)), others
+    except (ValueError, TypeError):  # damaged: no names of properties
+        return NodeRef(label, ()), others
 
 
 def statistics(connection: sqlite3.Connection) -> GraphStatistics:
     """Count everything, in one snapshot."""
-    with transaction(connection, "DEFERRED"):
-        return GraphStatistics(**{name: dict(connection.execute(sql).fetchall()) for name, sql in _COUNTS.items()})
+    return GraphStatistics(**{name: dict(connection.execute(sql).fetchall()) for name, sql in _COUNTS.items()})
 
 
 def foreign_page(

@@ -118,15 +118,20 @@ class Wanted:
     edges: list[tuple[int, list[tuple[str, Place, Place, str]]]] = field(default_factory=list)  # by owner
     ends: dict[Place, NodeRef] = field(default_factory=dict)  # of edges
 
-    @property
-    def places(self) -> set[Place]:
-        """Every node that is spoken of."""
-        return {node.place for node in self.nodes} | self.ends.keys()
+    def keys(self) -> Mapping[str, set[str]]:
+        """Every node that is spoken of: keys by label."""
+        keys: defaultdict[str, set[str]] = defaultdict(set)
+        for node in self.nodes:
+            label, key = node.place
+            keys[label].add(key)
+        for label, key in self.ends:
+            keys[label].add(key)
+        return keys
 
 
 @dataclass(slots=True)
 class State:
-    """What the tables hold of it: the owners' own items, the nodes at the wanted places, free ids."""
+    """What the tables hold of it: the owners' own items, these and others' nodes by their places, free ids."""
 
     own_nodes: list[HeldNode]
     own_edges: list[HeldEdge]
@@ -181,17 +186,17 @@ def want(changed: Sequence[Changed], schema: GraphSchema | None) -> Wanted:
 def _want_nodes(owner_id: int, fragment: GraphFragment, schema: GraphSchema | None) -> Iterable[WantedNode]:
     nodes: dict[Place, WantedNode] = {}
     for item in fragment.nodes:
+        ref = item.ref
         if schema is not None:
-            schema.check_ref(item.ref)
-        place = item.ref.label, dump_key(item.ref)
-        identity = dict(item.ref.identity)
-        if place in nodes or not identity.keys().isdisjoint(item.properties):
+            schema.check_ref(ref)
+        place = ref.label, dump_key(ref)
+        properties = {**dict(ref.identity), **item.properties}
+        if place in nodes or len(properties) < len(ref.identity) + len(item.properties):
             problem = "is in it twice" if place in nodes else "repeats properties of its identity"
             message = f"Fragment of {str(fragment.owner)!r}: node {place[0]} {place[1]} {problem}"
             hint = "Correct the projection"
             raise ValidationError(message, code="graph.fragment", hint=hint, owner=fragment.owner)
-        properties = dump({**identity, **item.properties})
-        nodes[place] = WantedNode(place, owner_id, _names(item.ref), properties, item.ref)
+        nodes[place] = WantedNode(place, owner_id, _names(ref), dump(properties), ref)
     return nodes.values()
 
 
@@ -223,9 +228,7 @@ def _release(wanted: Wanted, state: State) -> dict[int, HeldNode]:
     """Give up the nodes that the written owners no longer want; they are anybody's now."""
     kept = {(node.owner_id, node.place) for node in wanted.nodes}
     released: dict[int, HeldNode] = {}
-    for own in state.own_nodes:
-        held = state.places.setdefault(own.place, own)  # one object per node
-        held.properties = own.properties
+    for held in state.own_nodes:
         if (held.owner, held.place) not in kept:
             released[held.id] = held
     return released

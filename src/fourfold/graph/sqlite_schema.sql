@@ -1,4 +1,4 @@
--- The embedded graph, format 1. Opened by graph/sqlite_connection.py, written by graph/sqlite.py only.
+-- The embedded graph, format 1. Told by graph/sqlite_file.py, written by graph/sqlite.py only.
 -- node.owner and edge.owner are owner.id. A node without owner is a stub (stub = 1) or somebody else's (stub = 0).
 
 CREATE TABLE token (

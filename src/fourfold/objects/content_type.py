@@ -62,7 +62,7 @@ _SIGNATURES: Final = (  # offset, bytes, type; from the formats' specifications
     (0, b"SQLite format 3\x00", "application/vnd.sqlite3"),
 )
 
-_FORM: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:\s*;[\x20-\x7e]{1,255})?")
+_FORM: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:[ \t]*;[\x20-\x7e]{1,255})?")
 
 
 def guess_content_type(filename: str | None, head: bytes) -> str:

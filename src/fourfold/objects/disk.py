@@ -4,7 +4,8 @@ obstore's LocalStore (0.12) syncs nothing and reports a full disk as a generic e
 goes through here; reading, listing and heads go through obstore as for every other store. Order of a write:
 
 1. bytes into `incoming/<key>` (made with O_EXCL and O_NOFOLLOW), 2. fsync of that file, 3. rename to
-`objects/<xx>/<key>`, 4. fsync of the folder, and of its parent where the folder is new. Only then it is acknowledged.
+`objects/<xx>/<key>`, 4. fsync of the folder, and of its parent at a process's first write into the folder: another
+one that made it may have died, or not be so far yet. Only then it is acknowledged.
 
 A crash before 3 leaves `incoming/<key>`, after it an object; both belong to a stage, whose collection removes both. No
 path is followed through a symbolic link below the root (S02). What an attacker with write access to the folder swaps in
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fourfold.faultpoints import reach_sync
-from fourfold.objects.key import check_key, new_key, path_of
+from fourfold.objects.key import OBJECTS_PREFIX, check_key, new_key, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,11 +48,19 @@ class Disk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._lasting: set[Path] = set()  # folders whose names this process has synced
 
     def prepare(self) -> None:
         """Make the folders that every write needs."""
-        for folder in (self.root, self.root / _INCOMING, self.root / "objects"):
-            self._make_folder(folder)
+        self.make_root()
+        for name in (_INCOMING, OBJECTS_PREFIX):
+            self._make_folder(self.root / name)
+
+    def make_root(self) -> None:
+        """Make the root, and what leads to it, where it is missing."""
+        for folder in (*reversed(self.root.parents), self.root):
+            if not folder.exists():
+                self._make_folder(folder)
 
     def create(self, key: str) -> DiskFile:
         """Open a new file for an object's bytes; invisible under its key until `DiskFile.finish`."""
@@ -107,10 +116,12 @@ class Disk:
 
     def _make_folder(self, folder: Path) -> None:
         try:
-            folder.mkdir(mode=_FOLDER_MODE, parents=folder == self.root)
+            folder.mkdir(mode=_FOLDER_MODE)
         except FileExistsError:
-            return
+            if folder in self._lasting:
+                return
         sync_folder(folder.parent)  # else a power loss takes the folder, with synced files in it
+        self._lasting.add(folder)
 
 
 class DiskFile:

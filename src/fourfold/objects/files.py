@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 
-from fourfold.errors import ConflictError, FourfoldError, IntegrityError, NotFoundError
+from fourfold.errors import ConflictError, FourfoldError, IntegrityError, NotFoundError, ValidationError
 from fourfold.faultpoints import reach
 from fourfold.objects.inspection import check_object
 from fourfold.objects.upload import ObjectDigest
@@ -101,6 +101,8 @@ class StoredFiles:
         except NotFoundError:
             await self.info(key)  # removed since: then it is not found, and nothing is damaged
             raise _damaged(info, "missing", "is missing in the object store") from None
+        except ValidationError:  # the range is in what was stored, so the store has less
+            raise _damaged(info, "size", f"ends before {byte_range}; expected {info.size_bytes} bytes") from None
         if reading.head.size_bytes != info.size_bytes:
             raise _damaged(info, "size", f"has {reading.head.size_bytes} bytes; expected {info.size_bytes}")
         chunks = reading.chunks if byte_range is not None else _checked(reading.chunks, info)
@@ -172,9 +174,22 @@ class Files(StoredFiles):
             expected_sha256: 64 hexadecimal digits that the bytes must have.
             deduplicate: Return an object of equal bytes that is there, as it was stored; this begins the transaction.
 
+        Returns:
+            What was stored; name its `key` in a row of this unit.
+
         Raises:
-            FourfoldError: As `Uploader.put`.
-            ConflictError: Code `objects.stage_lost`; where the transaction begins later, from its first statement.
+            ValidationError: Codes `objects.too_large`, `objects.sha256`, `objects.filename`, `objects.content_type`,
+                `objects.source`; nothing is left.
+            NotFoundError: Code `objects.no_source`.
+            ConflictError: Code `objects.stage_lost`: the upload, or the unit, stood still for longer than its lease;
+                where the transaction begins later, from its first statement.
+            StoreUnavailableError: Codes `objects.unavailable`, `objects.disk_full`.
+            StoreRejectedError: Code `objects.denied`.
+
+        Example:
+            >>> file = await work.files.put(b"first", filename="notes.txt")  # doctest: +SKIP
+            >>> file.size_bytes, file.content_type  # doctest: +SKIP
+            (5, 'text/plain')
         """
         stored = await self._uploader.put(
             source, filename=filename, content_type=content_type, expected_sha256=expected_sha256

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
 from unicodedata import category
@@ -51,7 +51,7 @@ def name_of(source: Source) -> str | None:
     return "".join("\ufffd" if category(char) == "Cc" else char for char in name)
 
 
-async def pieces_of(source: Source) -> AsyncIterator[Data]:
+async def pieces_of(source: Source) -> AsyncGenerator[Data, None]:
     """Yield all bytes of a source, in pieces of 1 to `PIECE_BYTES` bytes.
 
     Args:

@@ -296,7 +296,9 @@ def open_object_store(url: str) -> ObjectStore:
         root = Path(url2pathname(parts.path)).resolve()
         shown = f"file://{parts.path}"
         with mapped_store_errors("open", shown):
-            return ObjectStore(LocalStore(prefix=root, mkdir=True), url=shown, disk=Disk(root))
+            disk = Disk(root)
+            disk.make_root()  # not obstore's mkdir: it syncs nothing, and lets the world in
+            return ObjectStore(LocalStore(prefix=root), url=shown, disk=disk)
     near = did_you_mean(parts.scheme, ["file", "memory"])
     message = f"no object store at a URL of scheme {parts.scheme!r}; expected file:///absolute/folder{near}"
     raise ConfigurationError(message, code="objects.url", hint="Check the object store's URL in the settings")
@@ -366,6 +368,6 @@ async def _in_thread(
             cancelled = error
     if cancelled is None:
         return task.result()
-    if discard is not None and task.exception() is None:
+    if task.exception() is None and discard is not None:  # asked for in any case, or asyncio logs that nobody did
         discard(task.result())
     raise cancelled

@@ -109,12 +109,17 @@ def mapped_store_errors(action: str, key: str) -> Iterator[None]:
 def map_store_error(error: Exception, action: str, key: str) -> FourfoldError:
     """Return Fourfold's error for one of obstore's, or for an `OSError`.
 
+    Args:
+        error: What was raised.
+        action: What was tried, as a verb: `read`. One that misses a file means the object, but for `write`.
+        key: Of the object, or the name of the marker.
+
     Example:
         >>> map_store_error(FileNotFoundError(), "read", "3c6e0b8a-9c15-4224-a822-8b9ad1e4a5b1").code
         'objects.not_found'
     """
-    if isinstance(error, FileNotFoundError):
-        outcome = _MISSING  # obstore raises the builtin, without a number
+    if isinstance(error, FileNotFoundError):  # obstore raises the builtin, without a number
+        outcome = _AWAY if action == "write" else _MISSING  # a write looks nothing up: the store's own folder is gone
     elif isinstance(error, OSError):
         outcome = _NUMBERS.get(error.errno or 0, _AWAY)
     else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -19,7 +19,7 @@ from unicodedata import category
 
 import xxhash
 
-from fourfold.errors import FourfoldError, ValidationError
+from fourfold.errors import FourfoldError, StoreUnavailableError, ValidationError
 from fourfold.faultpoints import reach
 from fourfold.objects.content_type import HEAD_BYTES, check_content_type, guess_content_type
 from fourfold.objects.key import new_key
@@ -121,28 +121,10 @@ class Uploader:
         content_type: str | None = None,
         expected_sha256: str | None = None,
     ) -> StoredObject:
-        """Store the bytes of a source and stage them.
-
-        Args:
-            source: A path, bytes, a binary file, or a plain or async iterable of bytes.
-            filename: For people and for guessing the type; a path's own name by default.
-            content_type: Guessed from the name, then from the first bytes, by default.
-            expected_sha256: 64 hexadecimal digits that the bytes must have.
+        """Store the bytes of a source and stage them, nothing more; arguments and errors are those of `Files.put`.
 
         Returns:
             The staged object; promote it in a unit of work before the lease ends.
-
-        Raises:
-            ValidationError: Codes `objects.too_large`, `objects.sha256`, `objects.filename`, `objects.content_type`,
-                `objects.source`; nothing is left.
-            NotFoundError: Code `objects.no_source`.
-            ConflictError: Code `objects.stage_lost`: the upload stood still for longer than its lease.
-            StoreUnavailableError: Codes `objects.unavailable`, `objects.disk_full`.
-
-        Example:
-            >>> stored = await uploader.put(b"first", filename="notes.txt")  # doctest: +SKIP
-            >>> stored.size_bytes, stored.content_type  # doctest: +SKIP
-            (5, 'text/plain')
         """
         name = _check_filename(name_of(source) if filename is None else filename)
         given = None if content_type is None else check_content_type(content_type)
@@ -152,15 +134,19 @@ class Uploader:
         began = monotonic()
         await self.stages.register(key, self.lease_seconds)
         try:
-            async with self._renewed(key) as renewal, self.store.write(key) as writer:
-                async for piece in pieces_of(source):
+            async with (
+                self._renewed(key) as renewal,
+                self.store.write(key) as writer,
+                aclosing(pieces_of(source)) as pieces,
+            ):
+                async for piece in pieces:
                     if renewal.done():
                         renewal.result()  # lost, or the database is away: going on would write what nobody may keep
                     self._check_size(digest.size_bytes + len(piece))
                     await _store(piece, digest, writer)
                 _compare(digest.sha256, expected)
                 await reach("objects.before_finish")
-                await writer.finish()
+                await self._finish(key, writer)
             await reach("objects.after_upload")
             if monotonic() - began >= self.lease_seconds / _RENEWALS:  # else most of it is left, and a commit is saved
                 await self.stages.renew(key, self.lease_seconds)
@@ -169,6 +155,13 @@ class Uploader:
             raise
         kind = given or guess_content_type(name, digest.head)
         return StoredObject(key, digest.sha256, digest.xxh128, digest.size_bytes, kind, name)
+
+    async def _finish(self, key: str, writer: ObjectWriter) -> None:
+        try:
+            await writer.finish()
+        except StoreUnavailableError:
+            await self.stages.renew(key, self.lease_seconds)  # taken by collection, and the bytes with it: the cause
+            raise
 
     def _check_size(self, size_bytes: int) -> None:
         if self.max_size_bytes is None or size_bytes <= self.max_size_bytes:

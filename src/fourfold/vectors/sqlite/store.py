@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fourfold import faultpoints
+from fourfold.embedded import SYNCHRONOUS, Connections
 from fourfold.errors import ConfigurationError, ValidationError, did_you_mean
 from fourfold.projection.items import Owner, OwnerDigest, PointFragment, Value
 from fourfold.projection.target import WriteResult
-from fourfold.vectors.sqlite.connection import Connections
+from fourfold.vectors.sqlite.file import VECTORS_FILE
 from fourfold.vectors.sqlite.filter import compile_filter
 from fourfold.vectors.sqlite.fragments import check_token, prepare, read_digests, read_vectors, replace
 from fourfold.vectors.store import CollectionSpec, Hit
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteCollection", "SqliteVectorStore"]
 
-_SYNCHRONOUS = ("FULL", "EXTRA", "NORMAL", "OFF")
 _NAME_CHARS = 200  # a name stands in the queue and in metrics
 _SCAN_PAGE = 1000  # owners read in one short transaction, so that a slow reader holds no snapshot
 
@@ -83,15 +83,15 @@ class SqliteVectorStore:
                 hint="pip install 'fourfold[vectors]'",
                 extra="vectors",
             ) from error
-        if synchronous not in _SYNCHRONOUS:
+        if synchronous not in SYNCHRONOUS:
             raise ConfigurationError(
-                f"synchronous={synchronous!r}, expected one of {', '.join(_SYNCHRONOUS)}"
-                f"{did_you_mean(synchronous.upper(), _SYNCHRONOUS)}",
+                f"synchronous={synchronous!r}, expected one of {', '.join(SYNCHRONOUS)}"
+                f"{did_you_mean(synchronous.upper(), SYNCHRONOUS)}",
                 code="vectors.synchronous",
                 seen=synchronous,
             )
         self._search = Search
-        self._connections = Connections(Path(os.path.abspath(path)), synchronous)  # noqa: PTH100 - resolve() follows links
+        self._connections = Connections(Path(os.path.abspath(path)), VECTORS_FILE, synchronous)  # noqa: PTH100 - resolve() follows links
 
     async def ensure_collection(self, spec: CollectionSpec) -> SqliteCollection:
         """Make the collection if missing; another list of payload fields replaces the one that is there.
