@@ -193,9 +193,9 @@ async def test_f28_disk_full_at_every_page_leaves_nothing_half_written(store, ra
     assert (await store.statistics()).nodes["Recording"] == 23
 
 
-async def test_a_read_only_store_is_rejected(store):
+async def test_a_read_only_store_is_unavailable_until_the_right_is_back(store):
     await set_pragma(store, "query_only = ON")
-    with pytest.raises(StoreRejectedError) as caught:
+    with pytest.raises(StoreUnavailableError) as caught:
         await store.write(1, mix())
     assert caught.value.code == "graph.readonly"
 

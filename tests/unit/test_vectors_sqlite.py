@@ -99,7 +99,7 @@ def test_every_driver_error_and_code_is_mapped():
         (sqlite3.SQLITE_CANTOPEN, StoreUnavailableError, "vectors.io"),
         (sqlite3.SQLITE_CORRUPT_VTAB, IntegrityError, "vectors.corrupt"),
         (sqlite3.SQLITE_NOTADB, IntegrityError, "vectors.corrupt"),
-        (sqlite3.SQLITE_READONLY_DBMOVED, StoreRejectedError, "vectors.read_only"),
+        (sqlite3.SQLITE_READONLY_DBMOVED, StoreUnavailableError, "vectors.read_only"),
         (sqlite3.SQLITE_CONSTRAINT_UNIQUE, StoreRejectedError, "vectors.rejected"),
     ],
 )

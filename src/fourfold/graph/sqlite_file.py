@@ -35,9 +35,10 @@ _OUTCOMES: Final[dict[int, Outcome]] = {
         "Stop every process that uses the file, move it away with its -wal and -shm, and run `fourfold rebuild`",
     ),
     sqlite3.SQLITE_NOTADB: (IntegrityError, "graph.corrupt", "It is no graph file: correct the path, or move it away"),
-    sqlite3.SQLITE_READONLY: (StoreRejectedError, "graph.readonly", _RIGHT),
-    sqlite3.SQLITE_PERM: (StoreRejectedError, "graph.readonly", _RIGHT),
-    sqlite3.SQLITE_AUTH: (StoreRejectedError, "graph.readonly", _RIGHT),
+    # Retryable, too: who gives the right back need not run `retry` for every key.
+    sqlite3.SQLITE_READONLY: (StoreUnavailableError, "graph.readonly", _RIGHT),
+    sqlite3.SQLITE_PERM: (StoreUnavailableError, "graph.readonly", _RIGHT),
+    sqlite3.SQLITE_AUTH: (StoreUnavailableError, "graph.readonly", _RIGHT),
     CLOSED: (StoreUnavailableError, "graph.closed", "Use it before close()"),
     FOREIGN: (ConfigurationError, "graph.foreign_file", "Give the graph a file of its own"),
     FORMAT: (

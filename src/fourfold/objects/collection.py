@@ -28,6 +28,7 @@ from fourfold.objects.guard import MAX_MISSING_SHARE, guard_store
 from fourfold.objects.key import check_key
 from fourfold.objects.marker import check_marker
 from fourfold.objects.registry import TARGET, delete_objects, live_pin, queue_removal, referenced
+from fourfold.pieces import pieces
 from fourfold.rows.clock import now_sql
 from fourfold.rows.engine import read_transaction, write_transaction
 from fourfold.rows.tables import object_, stage
@@ -101,10 +102,10 @@ async def collect(
     report = CollectionReport()
     if only is None:
         await _end_stages(engine, stages, report, limit)
-        lots: list[list[str] | None] = [None]
+        lots: list[Sequence[str] | None] = [None]
     else:
         keys = sorted({check_key(key) for key in only})
-        lots = [keys[start : start + LOT] for start in range(0, len(keys), LOT)]
+        lots = list(pieces(keys, LOT))
     for lot in lots:
         report.unmarked += await _set_marks(engine, named=True, only=lot)
         report.marked += await _set_marks(engine, named=False, only=lot)

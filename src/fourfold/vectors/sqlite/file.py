@@ -35,9 +35,10 @@ _OUTCOMES: Final[dict[int, Outcome]] = {
     sqlite3.SQLITE_ABORT: (StoreUnavailableError, "vectors.interrupted", "The transaction was rolled back; try again"),
     sqlite3.SQLITE_CORRUPT: (IntegrityError, "vectors.corrupt", _REBUILD),
     sqlite3.SQLITE_NOTADB: (IntegrityError, "vectors.corrupt", _REBUILD),
-    sqlite3.SQLITE_READONLY: (StoreRejectedError, "vectors.read_only", _RIGHT),
-    sqlite3.SQLITE_PERM: (StoreRejectedError, "vectors.read_only", _RIGHT),
-    sqlite3.SQLITE_AUTH: (StoreRejectedError, "vectors.read_only", _RIGHT),
+    # Retryable, too: who gives the right back need not run `retry` for every key.
+    sqlite3.SQLITE_READONLY: (StoreUnavailableError, "vectors.read_only", _RIGHT),
+    sqlite3.SQLITE_PERM: (StoreUnavailableError, "vectors.read_only", _RIGHT),
+    sqlite3.SQLITE_AUTH: (StoreUnavailableError, "vectors.read_only", _RIGHT),
     # Retryable: a worker that meets it is on its way out, and no key is to blame.
     CLOSED: (StoreUnavailableError, "vectors.closed", "Open a new one"),
     FOREIGN: (ConfigurationError, "vectors.foreign_file", "Give the vectors a file of their own"),
