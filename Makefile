@@ -56,7 +56,7 @@ quick: $(STAMP) ## Run the tests that need no server and less than five seconds 
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not postgres and not slow and not kill' $(TESTS)
 
 .PHONY: coverage
-coverage: $(STAMP) ## Hold the core to its floors of lines and branches (after make test)
+coverage: $(STAMP) ## Demand that all lines and branches of the core ran (after make test)
 	@$(BIN)/python scripts/check_coverage.py $(BUILD)/coverage/coverage.json
 
 .PHONY: model

@@ -1,6 +1,4 @@
-"""Demands that the lines and branches of the core ran: relay, objects, integrity. Reads coverage's JSON report.
-
-The aim is all of them. A package that isn't there yet has a floor, which only ever rises; its holes are printed.
+"""Demands that all lines and branches of the core ran: relay, objects, integrity. Reads coverage's JSON report.
 
 The overall share has its own gate (`fail_under` in pyproject.toml). This one is apart, because a hole in what
 carries the changes can't be made up for by a well-tested command line.
@@ -16,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CORE = {"relay": 93.0, "objects": 99.5, "integrity": 97.0}  # floors in percent; the aim is 100
+CORE = ("relay", "objects", "integrity")
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def share_of(package: str, report: dict[str, Any]) -> Share:
 
 
 def main(arguments: list[str]) -> int:
-    """Print a line per package and its holes; 0 when each is above its floor."""
+    """Print a line per package and its holes; 0 when there are none."""
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2
@@ -91,8 +89,8 @@ def main(arguments: list[str]) -> int:
         print(f"  {share.package:<10} {share.percent:6.2f} %  {counts}")
         for hole in share.holes:
             print(hole)
-    if missing := [share.package for share in shares if share.percent < CORE[share.package]]:
-        print(f"below their floors: {', '.join(missing)}", file=sys.stderr)
+    if missing := [share.package for share in shares if share.covered < share.total or not share.total]:
+        print(f"not all of these ran: {', '.join(missing)}", file=sys.stderr)
         return 1
     return 0
 

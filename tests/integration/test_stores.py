@@ -17,7 +17,7 @@ from fourfold.settings import Settings
 from fourfold.stores import open_stores
 from fourfold.testing.embedders import HashEmbedder
 from fourfold.unit_of_work import TrackedSession
-from tests.world import Artist, Base, Song, make_tables, open_world, settings_for
+from tests.world import Artist, Base, Song, open_world, settings_for
 
 
 def open_files(folder: Path) -> set[str]:
@@ -94,7 +94,8 @@ async def test_a_cancelled_close_leaves_no_relay_over_closed_stores(rows_url, tm
             await asyncio.Event().wait()
 
     engine = open_engine(rows_url)
-    await make_tables(engine)
+    async with write_transaction(engine) as connection:
+        await connection.run_sync(Base.metadata.create_all)
     await engine.dispose()
     store = Fourfold(Base, settings_for(rows_url, tmp_path / "data", relay=True), embedder=Stuck())
     await store.open()
