@@ -52,7 +52,8 @@ async def is_new(stores: Stores) -> bool:
     try:
         await check_version(stores.engine, stage_engine=stores.stage_engine)
     except ConfigurationError as error:
-        return error.code == "rows.not_migrated"
+        # Tables of an older version are somebody's: only `fourfold migrate` changes them.
+        return error.code == "rows.not_migrated" and error.seen is None
     async with read_transaction(stores.engine) as connection:
         return not await is_declared(connection)
 

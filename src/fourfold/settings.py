@@ -7,17 +7,35 @@ given in code wins over the environment, the environment over `.env`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fourfold.errors import ConfigurationError
 
-__all__ = ["Settings"]
+__all__ = ["EnvironmentSettings", "Settings"]
 
 
-class Settings(BaseSettings):
+class EnvironmentSettings(BaseSettings):
+    """Settings that are read from the environment and `.env`, and say in one error all that is wrong with them.
+
+    Raises:
+        ConfigurationError: Code `settings.invalid`: every wrong field with its reason, never a value.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            found = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
+            message = f"settings are wrong: {'; '.join(found)}"
+            hint = "Correct the environment variables FOURFOLD_… or .env; see docs/reference/settings.md"
+            # Pydantic's own error would quote the values, and with them a password.
+            raise ConfigurationError(message, code="settings.invalid", hint=hint) from None
+
+
+class Settings(EnvironmentSettings):
     """Settings of one Fourfold.
 
     Args:
@@ -39,6 +57,9 @@ class Settings(BaseSettings):
         pool_overflow: Connections beyond, under load.
         echo_sql: Log SQL statements, without their parameters.
 
+    Raises:
+        ConfigurationError: Code `settings.invalid`: every wrong field with its reason, never a value.
+
     Example:
         >>> Settings(data_folder="/tmp/x").rows_location
         'sqlite+aiosqlite:////tmp/x/rows.db'
@@ -54,9 +75,9 @@ class Settings(BaseSettings):
     )
 
     data_folder: Path = Path("fourfold-data")
-    rows_url: Annotated[
-        SecretStr | None, Field(validation_alias=AliasChoices("rows_url", "FOURFOLD_ROWS_URL", "DATABASE_URL"))
-    ] = None
+    rows_url: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("FOURFOLD_ROWS_URL", "DATABASE_URL"))] = (
+        None
+    )
     files_url: SecretStr | None = None
     embedder: str = ""
     install: bool | None = None

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fourfold.errors import ConfigurationError, FourfoldError
 from fourfold.fourfold import Fourfold
+from fourfold.installation import is_new
 from fourfold.projection import compile_plan, models_of
 from fourfold.rows.engine import open_engine, write_transaction
 from fourfold.settings import Settings
@@ -138,3 +139,21 @@ async def test_a_unit_that_asks_nothing_of_the_rows_waits_for_no_writer(sqlite_u
         await writer.execute(sa.text("SELECT 1"))
         async with asyncio.timeout(5), store.unit_of_work():
             pass
+
+
+async def test_tables_of_an_older_version_are_not_migrated_by_a_start(rows_url, tmp_path, monkeypatch):
+    """Only `fourfold migrate` changes tables that somebody has; a new database alone installs itself."""
+    async with open_world(rows_url, tmp_path / "data"):
+        pass
+
+    async def older(*_, **__):
+        raise ConfigurationError("at version '0000'", code="rows.not_migrated", seen="0000", expected="0001")
+
+    engine = open_engine(rows_url)
+    stores = await open_stores(
+        settings_for(rows_url, tmp_path / "data"), compile_plan([]), engine=engine, embedder=None
+    )
+    monkeypatch.setattr("fourfold.installation.check_version", older)
+    assert not await is_new(stores)
+    await stores.close()
+    await engine.dispose()

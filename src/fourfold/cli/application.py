@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from fourfold.errors import ConfigurationError, did_you_mean
+from fourfold.settings import EnvironmentSettings
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -21,7 +22,7 @@ __all__ = ["CATALOGS", "Application", "CommandSettings", "load_application"]
 CATALOGS: Final = ("recordings",)
 
 
-class CommandSettings(BaseSettings):
+class CommandSettings(EnvironmentSettings):
     """What only the command line asks for; read like `Settings`.
 
     Args:

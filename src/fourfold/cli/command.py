@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from fourfold.cli.output import Output
 from fourfold.cli.stopping import Stop
-from fourfold.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fourfold.settings import Settings
@@ -40,33 +39,13 @@ class Invocation:
         Raises:
             ConfigurationError: Code `settings.invalid`; all that is wrong, without the values.
         """
-        from pydantic import ValidationError as PydanticError
-
         from fourfold.settings import Settings
 
         for name in ("data_folder", "embedder"):
             given = getattr(self.arguments, name, None)
             if given is not None:
                 values.setdefault(name, given)
-        try:
-            return Settings(**values)
-        except PydanticError as error:
-            raise invalid_settings(error) from error
-
-
-def invalid_settings(error: Any) -> ConfigurationError:
-    """Turn pydantic's error into ours; its message would be right, but of many lines and without a code.
-
-    Args:
-        error: Pydantic's `ValidationError`.
-
-    Returns:
-        An error of code `settings.invalid` that names all that is wrong, without the values.
-    """
-    found = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
-    message = f"settings are wrong: {'; '.join(found)}"
-    hint = "Correct the environment variables FOURFOLD_… or .env; see docs/reference/settings.md"
-    return ConfigurationError(message, code="settings.invalid", hint=hint)
+        return Settings(**values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from fourfold.cli.application import Application, CommandSettings, load_application
-from fourfold.cli.command import invalid_settings
 from fourfold.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -38,14 +37,9 @@ def command_settings(invocation: Invocation) -> CommandSettings:
     Raises:
         ConfigurationError: Code `settings.invalid`.
     """
-    from pydantic import ValidationError
-
     names = ("app", "web_host", "web_port", "web_token")
     given = {name: value for name in names if (value := getattr(invocation.arguments, name, None)) is not None}
-    try:
-        return CommandSettings(**given)
-    except ValidationError as error:
-        raise invalid_settings(error) from error
+    return CommandSettings(**given)
 
 
 def application_of(invocation: Invocation) -> Application:

@@ -14,13 +14,14 @@ from typing import Annotated, Final, Self, TypeVar
 
 import sqlalchemy as sa
 from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from fourfold.errors import ConfigurationError, StoreUnavailableError
 from fourfold.rows.engine import open_sync_engine, read_options
 from fourfold.rows.errors import mapped_errors
+from fourfold.settings import EnvironmentSettings
 
 __all__ = ["DatabaseManager", "RecordingsSettings", "get_db_session"]
 
@@ -32,7 +33,7 @@ _LONGEST_DELAY_SECONDS: Final = 60.0
 _T = TypeVar("_T")
 
 
-class RecordingsSettings(BaseSettings):
+class RecordingsSettings(EnvironmentSettings):
     """The environment names of the source system; a value given in code wins over them, they over `.env`.
 
     Args:
@@ -47,19 +48,18 @@ class RecordingsSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", hide_input_in_errors=True, populate_by_name=True, validate_default=True
+        env_prefix="RECORDINGS_",
+        env_file=".env",
+        extra="ignore",
+        hide_input_in_errors=True,
+        populate_by_name=True,
+        validate_default=True,
     )
 
-    database_url: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("database_url", "DATABASE_URL"))] = (
-        None
-    )
-    retry_attempts: Annotated[
-        int, Field(ge=1, le=100, validation_alias=AliasChoices("retry_attempts", "DB_RETRY_ATTEMPTS"))
-    ] = 5
-    retry_delay_seconds: Annotated[
-        float, Field(ge=0, validation_alias=AliasChoices("retry_delay_seconds", "DB_RETRY_DELAY"))
-    ] = 2.0
-    echo_sql: Annotated[bool, Field(validation_alias=AliasChoices("echo_sql", "SQLALCHEMY_ECHO"))] = False
+    database_url: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("DATABASE_URL"))] = None
+    retry_attempts: Annotated[int, Field(ge=1, le=100, validation_alias=AliasChoices("DB_RETRY_ATTEMPTS"))] = 5
+    retry_delay_seconds: Annotated[float, Field(ge=0, validation_alias=AliasChoices("DB_RETRY_DELAY"))] = 2.0
+    echo_sql: Annotated[bool, Field(validation_alias=AliasChoices("SQLALCHEMY_ECHO"))] = False
 
 
 class DatabaseManager:
