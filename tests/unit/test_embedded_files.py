@@ -50,6 +50,23 @@ def test_a_file_system_without_a_write_ahead_log_is_refused(tmp_path, kind, monk
         open_file(tmp_path / "some.db", kind, synchronous="FULL", read_only=False)
 
 
+async def test_a_failed_write_holds_no_lock_however_long_its_error_lives(connections, tmp_path):
+    """SQLite closes for good only when the last statement is gone, and the error names the one that is half read."""
+
+    def breaks_while_reading(connection):
+        connection.execute("CREATE TABLE mine (id INTEGER PRIMARY KEY)")
+        half_read = connection.execute("INSERT INTO mine VALUES (NULL), (NULL) RETURNING id")
+        half_read.fetchone()
+        connection.execute("no SQL")
+
+    with pytest.raises(FourfoldError) as kept:
+        await connections.write(breaks_while_reading)
+    other = sqlite3.connect(tmp_path / "some.db", timeout=0, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+    assert kept.value.__cause__ is not None
+
+
 async def test_a_write_that_fails_is_rolled_back_and_the_next_one_works(connections):
     def broken(connection):
         connection.execute("PRAGMA user_version = 7")

@@ -14,6 +14,7 @@ import asyncio
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fourfold.embedded.errors import CLOSED, make_error, mapped_errors
@@ -121,8 +122,11 @@ class Connections:
         return connection
 
     def _end(self, connection: sqlite3.Connection, *, broken: bool) -> None:
-        """Roll back; a connection that SQLite complained about isn't trusted again (closing it rolls back too)."""
+        """Roll back; a connection that SQLite complained about isn't trusted again."""
         if broken:
+            # Closing alone would keep the transaction, and its lock, for as long as the error names an open cursor.
+            with suppress(sqlite3.Error):
+                connection.rollback()
             self._mine.connection = None
             self._open.discard(connection)
             connection.close()
