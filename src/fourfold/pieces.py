@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["pieces"]
+__all__ = ["halves", "pieces"]
 
 T = TypeVar("T")
+
+
+def halves(members: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    """Both halves, to look for the one member that is at fault; the second has the odd one.
+
+    Example:
+        >>> halves("abc")
+        ('a', 'bc')
+    """
+    middle = len(members) // 2
+    return members[:middle], members[middle:]
 
 
 def pieces(members: Sequence[T], size: int) -> Iterator[Sequence[T]]:

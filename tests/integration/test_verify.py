@@ -223,6 +223,13 @@ async def test_deep_verify_looks_at_the_others_when_a_text_is_refused(store):
     embedding.embed = refusing
     report = await store.integrity.verify(["vectors.songs"], deep=True)
     assert dict(report.counts) == {("vectors.songs", "altered"): 1}
+
+    async def wrong(texts, *, kind="passage"):
+        raise StoreRejectedError(f"{len(texts)} {kind} of a wrong dimension", code="embedder.dimension")
+
+    embedding.embed = wrong
+    with pytest.raises(StoreRejectedError):  # nothing was compared: that must not look like agreement
+        await store.integrity.verify(["vectors.songs"], deep=True)
     embedding.embed = asked
     assert await mend(store) == 1
     await assert_converged(store)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fourfold.errors import StoreRejectedError, ValidationError
+from fourfold.errors import FourfoldError
+from fourfold.pieces import halves
 from fourfold.projection.items import PointFragment
 
 if TYPE_CHECKING:
@@ -58,11 +59,13 @@ async def _embedded(embedding: EmbeddingCache, texts: Sequence[str]) -> dict[str
         return {}
     try:
         return dict(zip(texts, await embedding.embed(texts), strict=True))
-    except (StoreRejectedError, ValidationError):
+    except FourfoldError as error:
+        if not await embedding.is_a_texts_fault(error):
+            raise
         if len(texts) == 1:
             return {}
-    middle = len(texts) // 2
-    return {**await _embedded(embedding, texts[:middle]), **await _embedded(embedding, texts[middle:])}
+    first, second = halves(texts)
+    return {**await _embedded(embedding, first), **await _embedded(embedding, second)}
 
 
 def _equal(left: Sequence[float], right: Sequence[float]) -> bool:

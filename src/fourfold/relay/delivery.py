@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fourfold.errors import ConfigurationError, DriftError, FourfoldError, IntegrityError, RevokedError
+from fourfold.errors import FourfoldError, RevokedError
 from fourfold.faultpoints import reach
+from fourfold.pieces import halves
 from fourfold.projection.items import PointFragment
 from fourfold.relay.project import project
-from fourfold.relay.settle import Failure
+from fourfold.relay.settle import Failure, concerns_all
 from fourfold.rows.engine import read_transaction
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from fourfold.relay.embedding import EmbeddingCache
 
 __all__ = ["Delivery", "FragmentDelivery", "RemovalDelivery"]
-
-_PROVIDER_AT_FAULT = frozenset({"embedder.count", "embedder.dimension"})
-_TIMEOUT = "embedder.timeout"
 
 
 class Delivery(Protocol):
@@ -112,40 +110,32 @@ class FragmentDelivery:
             fragments, failures = await project(connection, self._plan, self.name, keys, self._models)
         await reach("relay.read_after")
         works = {(work.table, work.key): work for work in keys}
-        fragments, unembedded = await self._embed(fragments, works)
-        return [*failures, *unembedded, *await self._write(token, fragments, works)]
+        embedded, unembedded = await self._embed(fragments, works)
+        return [*failures, *unembedded, *await self._write(token, embedded, works)]
 
     async def _embed(
-        self, fragments: list[Fragment], works: Mapping[tuple[str, str], WorkKey]
-    ) -> tuple[list[Fragment], list[Failure]]:
+        self, fragments: Sequence[Fragment], works: Mapping[tuple[str, str], WorkKey]
+    ) -> tuple[Sequence[Fragment], list[Failure]]:
         if self._embedding is None:
             return fragments, []
         try:
             return await _with_vectors(self._embedding, fragments), []
         except FourfoldError as error:
-            if not await self._is_a_texts_fault(self._embedding, error):
+            if not await self._embedding.is_a_texts_fault(error):
                 raise
             if len(fragments) == 1:
                 owner = fragments[0].owner
                 return [], [Failure(works[owner.table, owner.key], error.code, str(error))]
-        embedded, failures = [], []
-        for half in _halves(fragments):
+        embedded: list[Fragment] = []
+        failures: list[Failure] = []
+        for half in halves(fragments):
             done, failed = await self._embed(half, works)
             embedded += done
             failures += failed
         return embedded, failures
 
-    @staticmethod
-    async def _is_a_texts_fault(embedding: EmbeddingCache, error: FourfoldError) -> bool:
-        """Whether splitting would help: what the provider does to every text would only be asked more often."""
-        if error.code == _TIMEOUT:
-            # One text that never comes back must not hold up its collection; when nothing comes back, all wait.
-            return await embedding.answers()
-        provider = isinstance(error, ConfigurationError) or error.code in _PROVIDER_AT_FAULT
-        return not (provider or _concerns_all(error))
-
     async def _write(
-        self, token: int, fragments: list[Fragment], works: Mapping[tuple[str, str], WorkKey]
+        self, token: int, fragments: Sequence[Fragment], works: Mapping[tuple[str, str], WorkKey]
     ) -> list[Failure]:
         if not fragments:
             return []
@@ -157,7 +147,7 @@ class FragmentDelivery:
             raise
         except FourfoldError as error:
             # Refused as a whole, nothing written, outcome known: split to find who it was, under the same token.
-            if _concerns_all(error):
+            if concerns_all(error):
                 raise
             if len(fragments) == 1:
                 owner = fragments[0].owner
@@ -165,22 +155,12 @@ class FragmentDelivery:
         else:
             return []
         failures = []
-        for half in _halves(fragments):
+        for half in halves(fragments):
             failures += await self._write(token, half, works)
         return failures
 
 
-def _concerns_all(error: FourfoldError) -> bool:
-    """Whether an error is the whole store's: looking for the key at fault would put every key into quarantine."""
-    return error.retryable or isinstance(error, (DriftError, IntegrityError))
-
-
-def _halves(fragments: list[Fragment]) -> tuple[list[Fragment], list[Fragment]]:
-    middle = len(fragments) // 2
-    return fragments[:middle], fragments[middle:]
-
-
-async def _with_vectors(embedding: EmbeddingCache, fragments: list[Fragment]) -> list[Fragment]:
+async def _with_vectors(embedding: EmbeddingCache, fragments: Sequence[Fragment]) -> Sequence[Fragment]:
     texts = [
         point.text
         for fragment in fragments
@@ -225,7 +205,7 @@ class RemovalDelivery:
         try:
             await self._files.remove([work.key for work in keys])
         except FourfoldError as error:
-            if _concerns_all(error):
+            if concerns_all(error):
                 raise
             if len(keys) == 1:
                 return [Failure(keys[0], error.code, str(error))]

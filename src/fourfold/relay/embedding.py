@@ -19,8 +19,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fourfold.errors import FourfoldError, StoreRejectedError, StoreUnavailableError, ValidationError
+from fourfold.errors import (
+    ConfigurationError,
+    FourfoldError,
+    StoreRejectedError,
+    StoreUnavailableError,
+    ValidationError,
+)
 from fourfold.pieces import pieces
+from fourfold.relay.settle import concerns_all
 from fourfold.rows.clock import now_sql
 from fourfold.rows.engine import read_transaction, write_transaction
 from fourfold.rows.tables import embedding
@@ -34,6 +41,8 @@ _LOOKUP_KEYS = 500  # keys per SELECT
 _FLOAT_BYTES = 4
 _TIMEOUT_ATTEMPTS = 2  # each costs the whole time-out; a provider that is merely busy answers the second
 _PROBE = "ready?"
+_TIMEOUT = "embedder.timeout"
+_PROVIDER_AT_FAULT = frozenset({"embedder.count", "embedder.dimension"})
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 30.0
 
@@ -124,6 +133,14 @@ class EmbeddingCache:
                 known.update(await self._look_up(list(packed)))
         return [known[key] for key in keys]
 
+    async def is_a_texts_fault(self, error: FourfoldError) -> bool:
+        """Whether an error of `embed` is one text's; what the provider does to every text isn't worth a split."""
+        if error.code == _TIMEOUT:
+            # One text that never comes back must not hold up its collection; when nothing comes back, all wait.
+            return await self.answers()
+        provider = isinstance(error, ConfigurationError) or error.code in _PROVIDER_AT_FAULT
+        return not (provider or concerns_all(error))
+
     async def answers(self) -> bool:
         """Whether the provider embeds a short text now; asked once, to tell a text at fault from a provider away."""
         try:
@@ -169,7 +186,7 @@ class EmbeddingCache:
                 vectors = await self._ask_once(texts, kind)
                 return {key: self._pack(vector) for (key, _), vector in zip(batch, vectors, strict=True)}
             except FourfoldError as error:
-                most = min(_TIMEOUT_ATTEMPTS, self._attempts) if error.code == "embedder.timeout" else self._attempts
+                most = min(_TIMEOUT_ATTEMPTS, self._attempts) if error.code == _TIMEOUT else self._attempts
                 if not error.retryable or attempt >= most:
                     raise
                 await self._sleep(_delay_seconds(attempt, error))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fourfold.errors import FourfoldError, IntegrityError
-from fourfold.pieces import pieces
+from fourfold.errors import FourfoldError
+from fourfold.pieces import halves, pieces
 from fourfold.projection.items import GraphFragment, Owner, PointFragment
-from fourfold.relay.settle import Failure
+from fourfold.relay.settle import Failure, concerns_all
 from fourfold.rows.errors import map_error
 
 if TYPE_CHECKING:
@@ -85,14 +85,13 @@ async def _project_piece(
     # Any row's own types may fail to decode, with any exception: find the row, keep the cause.
     except Exception as error:
         mapped = map_error(error) if isinstance(error, (FourfoldError, SQLAlchemyError)) else None
-        if mapped is not None and (mapped.retryable or isinstance(mapped, IntegrityError)):
+        if mapped is not None and concerns_all(mapped):
             raise mapped from error
         if len(works) == 1:
             code = mapped.code if mapped else "projection.failed"
             failures.append(Failure(works[0], code, str(mapped or f"{type(error).__name__}: {error}")))
             return
-        middle = len(works) // 2
-        for half in (works[:middle], works[middle:]):
+        for half in halves(works):
             await _project_piece(connection, table_plan, target, half, models, fragments, failures)
         return
     for work in works:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from fourfold.errors import DriftError, IntegrityError
 from fourfold.faultpoints import reach
 from fourfold.relay.dialect import statement
 from fourfold.relay.enqueue import share_work
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from fourfold.errors import FourfoldError
     from fourfold.relay.claim import Lot, WorkKey
 
-__all__ = ["Failure", "Settlement", "fail", "pause", "settle"]
+__all__ = ["Failure", "Settlement", "concerns_all", "fail", "pause", "settle"]
 
 _BACKOFF_SECONDS = 0.5  # doubled per failure in a row
 _BACKOFF_MOST_SECONDS = 30.0
@@ -93,6 +95,11 @@ class Failure:
     work: WorkKey
     code: str
     cause: str
+
+
+def concerns_all(error: FourfoldError) -> bool:
+    """Whether an error is the whole store's: looking for the key at fault would put every key into quarantine."""
+    return error.retryable or isinstance(error, (DriftError, IntegrityError))
 
 
 @dataclass(frozen=True, slots=True)
