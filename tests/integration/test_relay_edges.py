@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from fourfold.errors import DriftError, IntegrityError, StoreRejectedError, StoreUnavailableError
 from fourfold.fourfold import Fourfold
@@ -19,7 +19,7 @@ from fourfold.relay.settle import settle
 from fourfold.relay.waiting import UnitChanges, wait_settled
 from fourfold.relay.worker import Relay
 from fourfold.testing.faults import FaultPoints
-from tests.world import Song, assert_converged, open_world
+from tests.world import Song, assert_converged, execute, open_world, scalar
 
 
 @pytest.fixture
@@ -29,19 +29,22 @@ async def store(rows_url: str, tmp_path: Path) -> AsyncIterator[Fourfold]:
         yield opened
 
 
-async def execute(store: Fourfold, statement: str, **parameters: object) -> None:
-    async with store.engine.begin() as connection:
-        await connection.execute(sa.text(statement), parameters)
-
-
-async def scalar(store: Fourfold, statement: str) -> object:
-    async with store.engine.connect() as connection:
-        return await connection.scalar(sa.text(statement))
-
-
 async def add_songs(store: Fourfold, *titles: str) -> None:
     async with store.unit_of_work() as work:
         work.session.add_all(Song(title=title) for title in titles)
+
+
+@asynccontextmanager
+async def a_claim_that_gets_nothing(store: Fourfold) -> AsyncIterator[None]:
+    """What is done inside happens while the claim has made its token and leased nothing yet."""
+    graph = delivery(store, "graph")
+    with FaultPoints() as points:
+        pause = points.pause("relay.claim_after_token")
+        late = asyncio.create_task(claim(store.engine, store.plan, graph, worker="w", limit=9, lease_seconds=60))
+        await pause.wait_reached()
+        yield
+        pause.resume()
+        assert await late is None
 
 
 def delivery(store: Fourfold, name: str):
@@ -79,14 +82,8 @@ async def test_a_worker_with_other_declarations_neither_dispatches_nor_claims(st
 async def test_declarations_that_change_while_a_token_is_made_are_noticed(store):
     await add_songs(store, "one")
     await store.new_relay().dispatch_once()
-    graph = delivery(store, "graph")
-    with FaultPoints() as points:
-        pause = points.pause("relay.claim_after_token")
-        late = asyncio.create_task(claim(store.engine, store.plan, graph, worker="w", limit=9, lease_seconds=60))
-        await pause.wait_reached()
+    async with a_claim_that_gets_nothing(store):
         await execute(store, "UPDATE fourfold_meta SET value = 'other' WHERE name = 'declarations'")
-        pause.resume()
-        assert await late is None
     digest = store.plan.digest
     await execute(store, "UPDATE fourfold_meta SET value = :digest WHERE name = 'declarations'", digest=digest)
     await assert_converged(store)
@@ -95,14 +92,8 @@ async def test_declarations_that_change_while_a_token_is_made_are_noticed(store)
 async def test_two_claims_at_once_leave_nothing_for_the_second(store):
     await add_songs(store, "one")
     await store.new_relay().dispatch_once()
-    graph = delivery(store, "graph")
-    with FaultPoints() as points:
-        pause = points.pause("relay.claim_after_token")
-        late = asyncio.create_task(claim(store.engine, store.plan, graph, worker="w", limit=9, lease_seconds=60))
-        await pause.wait_reached()
+    async with a_claim_that_gets_nothing(store):
         await store.drain()
-        pause.resume()
-        assert await late is None
     await assert_converged(store)
 
 

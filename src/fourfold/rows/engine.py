@@ -52,9 +52,8 @@ _DRIVERS: Final = {
 }
 _ACCEPTED: Final = {"aiosqlite", "pysqlite", "psycopg"}
 _PGBOUNCER: Final = "pgbouncer"
-_POOLED: Final = (
-    "fourfold_pooled"  # execution option of an engine: a pooler is between; its URL doesn't say so any more
-)
+# Execution option of an engine: a pooler is between; its URL doesn't say so any more.
+_POOLED: Final = "fourfold_pooled"
 
 
 def open_engine(url: str | sa.URL, *, pool_size: int = 10, max_overflow: int = 20, echo: bool = False) -> AsyncEngine:
